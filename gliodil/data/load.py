@@ -1,0 +1,196 @@
+"""From file names to checked volumes on one grid: the steps behind `load_patient`.
+
+choose files -> read segmentation -> labels -> read the others -> onto the segmentation's grid -> checks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gliodil.data import checks
+from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
+from gliodil.data.label_check import check_labels, detect_convention
+from gliodil.data.labels import LabelConvention, get_convention
+from gliodil.data.nifti import read_nifti
+from gliodil.data.volume import Kind, Volume
+from gliodil.errors import InputError
+
+TISSUES = ("wm", "gm", "csf")
+
+_LABEL_ROLES = ("seg", "brain", "recurrence")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input file as it is on disk, before anything was resampled."""
+
+    role: str
+    path: Path
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    orientation: str
+    resampled: bool
+
+
+@dataclass(frozen=True)
+class LoadedVolumes:
+    """What `load_volumes` found; every volume lies on the segmentation's grid."""
+
+    segmentation: Volume
+    convention: LabelConvention
+    volumes: Mapping[str, Volume]
+    sources: tuple[Source, ...]
+    warnings: tuple[str, ...]
+
+
+def choose_files(
+    folder: Path | None, files: Mapping[str, Path | str]
+) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Return role -> file from a folder and from named files, which take precedence; and warnings."""
+    if unknown := sorted(set(files) - set(FILE_ROLES)):
+        raise InputError(
+            "There is no input of that name.",
+            expected=", ".join(FILE_ROLES),
+            found=", ".join(unknown),
+            remedy="use one of these names",
+        )
+    named = {role: Path(path) for role, path in files.items()}
+    found = FoundFiles({}, (), ()) if folder is None else find_files(folder)
+    taken = {path.resolve() for path in named.values()}
+    chosen = dict(named)
+    for role, paths in found.roles.items():
+        free = [path for path in paths if path.resolve() not in taken]
+        if role in named or not free:
+            continue
+        if len(free) > 1:
+            raise InputError(
+                f"Several files could be the {role} image.",
+                file=folder,
+                expected=f"one {role} image",
+                found=", ".join(_relative(path, folder) for path in free),
+                remedy=f"choose one with --{role} FILE",
+            )
+        chosen[role] = free[0]
+    if "seg" not in chosen:
+        seen = [f"{role}: {path.name}" for role, path in chosen.items()]
+        seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
+        raise InputError(
+            "The tumour segmentation is missing.",
+            file=folder,
+            expected="a file named like seg, segm or segmentation",
+            found="; ".join(seen) or "no files",
+            remedy="name it with --seg FILE",
+        )
+    by_file: dict[Path, str] = {}
+    for role, path in chosen.items():
+        if (other := by_file.setdefault(path.resolve(), role)) != role:
+            raise InputError(
+                "One file is given for two inputs.",
+                file=path,
+                expected="a file for each",
+                found=f"{other} and {role}",
+                remedy=f"give --{other} and --{role} a file each",
+            )
+    warnings = []
+    if left := [path for path in found.unknown if path.resolve() not in by_file]:
+        warnings.append("files with unknown role are not used: " + _listing(left, folder))
+    if left := [path for path in found.outputs if path.resolve() not in by_file]:
+        warnings.append("plans and predictions in the folder are not used: " + _listing(left, folder))
+    return {role: chosen[role] for role in FILE_ROLES if role in chosen}, tuple(warnings)
+
+
+def load_volumes(files: Mapping[str, Path], *, labels: str | None) -> LoadedVolumes:
+    """Read and check the files of a patient, and bring all volumes onto the segmentation's grid."""
+    segmentation = read_nifti(files["seg"], kind="label")
+    warnings = list(segmentation.notes)
+    if labels is None:
+        convention, notes = detect_convention(segmentation)
+    else:
+        convention = get_convention(labels)
+        notes = check_labels(segmentation, convention)
+    warnings += [*notes, *checks.check_resolution(segmentation)]
+    tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
+    volumes: dict[str, Volume] = {}
+    sources = [_source("seg", segmentation, resampled=False)]
+    for role, path in files.items():
+        if role == "seg":
+            continue
+        volume, source, notes = _load(role, path, segmentation, tumour)
+        volumes[role] = volume
+        sources.append(source)
+        warnings += notes
+    tissue = {role: volumes[role] for role in TISSUES if role in volumes}
+    checks.check_tissue_at_tumour(tissue, segmentation, tumour)
+    if "brain" in volumes:
+        checks.check_tissue_at_tumour({"brain": volumes["brain"]}, segmentation, tumour)
+    brain = brain_mask(volumes)
+    warnings += checks.check_tumour_position(tumour, brain, segmentation.voxel_volume_ml)
+    if "t1c" in volumes:
+        oedema = segmentation.mask(convention.oedema)
+        warnings += checks.check_enhancement(volumes["t1c"], segmentation.mask(convention.enhancing), oedema)
+    return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings))
+
+
+def brain_mask(volumes: Mapping[str, Volume]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
+    """Return the given brain mask, else where WM + GM + CSF exceed 0.1, else None (without WM and GM)."""
+    if "brain" in volumes:
+        return np.asarray(volumes["brain"].data != 0)
+    if "wm" in volumes and "gm" in volumes:
+        return np.asarray(sum(volumes[role].data for role in TISSUES if role in volumes) > 0.1)
+    return None
+
+
+def _load(
+    role: str, path: Path, segmentation: Volume, tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+) -> tuple[Volume, Source, tuple[str, ...]]:
+    """Read one file, check it, and bring it onto the grid of the segmentation."""
+    kind: Kind = "label" if role in _LABEL_ROLES else "scalar"
+    original = read_nifti(path, kind=kind)
+    notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
+    resampled = not original.same_grid(segmentation)
+    volume = original
+    if role in TISSUES:
+        volume = checks.check_tissue(role, original)
+    elif role == "brain":
+        checks.check_brain(original)
+    elif role == "recurrence":
+        notes += checks.check_recurrence(original)
+    if resampled:
+        notes += (_resampling_note(original, segmentation),)
+        volume = volume.resample_to(segmentation)
+    if role == "pet":
+        volume, more = checks.check_pet(volume, tumour)
+        notes += more
+    elif not volume.is_loaded:
+        # Read the voxels once, so that a damaged file is reported now and not after the fit; then let
+        # them go, because anatomical images are only needed for pictures.
+        read_nifti(path, kind=kind).data  # noqa: B018
+    return volume, _source(role, original, resampled=resampled), notes
+
+
+def _source(role: str, volume: Volume, *, resampled: bool) -> Source:
+    assert volume.path is not None
+    return Source(role, volume.path, volume.shape, volume.spacing, volume.orientation, resampled)
+
+
+def _resampling_note(volume: Volume, segmentation: Volume) -> str:
+    def grid(v: Volume) -> str:
+        shape, spacing = " x ".join(map(str, v.shape)), " x ".join(f"{s:.3g}" for s in v.spacing)
+        return f"{shape} voxels of {spacing} mm ({v.orientation})"
+
+    name = "image" if volume.path is None else volume.path.name
+    how = "linearly" if volume.kind == "scalar" else "by nearest neighbour"
+    return f"{name}: resampled {how} from {grid(volume)} to the segmentation's {grid(segmentation)}"
+
+
+def _relative(path: Path, folder: Path | None) -> str:
+    return str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else str(path)
+
+
+def _listing(paths: Sequence[Path], folder: Path | None) -> str:
+    shown = ", ".join(_relative(path, folder) for path in paths[:10])
+    return shown + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")

@@ -1,0 +1,232 @@
+"""Patient: one person's segmentation, tissue maps and images on one grid, with what the labels mean.
+
+core = enhancing + necrotic        tumour = core + oedema        (cavities are neither)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliodil.data.discover import FILE_ROLES
+from gliodil.data.labels import LabelConvention
+from gliodil.data.load import Source, brain_mask, choose_files, load_volumes
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError, GliodilError, InputError
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patient:
+    """Volumes of one patient, all on the grid of the segmentation.
+
+    Masks are read-only boolean arrays of that grid's shape. Labels that the convention does not know
+    (stray voxels) belong to none of them.
+
+    Raises
+    ------
+    GeometryError
+        If a volume lies on another grid than the segmentation.
+    """
+
+    identity: str
+    segmentation: Volume
+    convention: LabelConvention
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`."""
+    warnings: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """File of each input, `seg` included."""
+    sources: tuple[Source, ...] = ()
+    """Geometry of each file as it is on disk."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "volumes", dict(self.volumes))
+        object.__setattr__(self, "files", dict(self.files))
+        for role, volume in self.volumes.items():
+            if role not in FILE_ROLES or role == "seg":
+                raise ValueError(f"unknown volume {role!r}; known: {', '.join(FILE_ROLES[1:])}")
+            if not volume.same_grid(self.segmentation):
+                raise GeometryError(
+                    f"The {role} image does not lie on the grid of the segmentation.",
+                    patient=self.identity,
+                    file=volume.path,
+                    expected=repr(self.segmentation),
+                    found=repr(volume),
+                    remedy="resample it with Volume.resample_to(segmentation)",
+                )
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4x4 affine of the common grid, voxel index to world millimetres (RAS+)."""
+        return self.segmentation.affine
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the common grid."""
+        return self.segmentation.shape
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel spacing of the common grid, mm."""
+        return self.segmentation.spacing
+
+    @cached_property
+    def enhancing(self) -> Mask:
+        """Enhancing tumour."""
+        return _sealed(self.segmentation.mask(self.convention.enhancing))
+
+    @cached_property
+    def necrotic(self) -> Mask:
+        """Necrotic and non-enhancing tumour core."""
+        return _sealed(self.segmentation.mask(self.convention.necrotic))
+
+    @cached_property
+    def oedema(self) -> Mask:
+        """Oedema, with the infiltrated tissue that looks like it."""
+        return _sealed(self.segmentation.mask(self.convention.oedema))
+
+    @cached_property
+    def cavity(self) -> Mask:
+        """Resection cavity."""
+        return _sealed(self.segmentation.mask(self.convention.cavity))
+
+    @cached_property
+    def core(self) -> Mask:
+        """Enhancing and necrotic tumour."""
+        return _sealed(self.enhancing | self.necrotic)
+
+    @cached_property
+    def tumour(self) -> Mask:
+        """Core and oedema."""
+        return _sealed(self.core | self.oedema)
+
+    @cached_property
+    def brain(self) -> Mask:
+        """The given brain mask, else where WM + GM + CSF exceed 0.1; holes are left as they are.
+
+        Raises
+        ------
+        InputError
+            If there is neither a brain mask nor WM and GM maps.
+        """
+        mask = brain_mask(self.volumes)
+        if mask is None:
+            raise InputError(
+                "There is nothing to tell brain from the rest of the image.",
+                patient=self.identity,
+                expected="a brain mask, or WM and GM maps",
+                found=", ".join(self.volumes) or "only the segmentation",
+                remedy="add --brain FILE, or --wm FILE and --gm FILE",
+            )
+        return _sealed(mask)
+
+    @property
+    def pet(self) -> Volume | None:
+        """PET uptake, if there is one."""
+        return self.volumes.get("pet")
+
+    @property
+    def recurrence(self) -> Volume | None:
+        """Labels of the recurrence at follow-up, if there is a map of it."""
+        return self.volumes.get("recurrence")
+
+    def describe(self) -> list[dict[str, str]]:
+        """Return one row per input: role, file, shape, spacing (mm), orientation, and a note if resampled."""
+        if not self.sources:
+            pairs = {"seg": self.segmentation, **self.volumes}.items()
+            rows = [
+                (r, "" if v.path is None else v.path.name, v.shape, v.spacing, v.orientation, "")
+                for r, v in pairs
+            ]
+        else:
+            rows = [
+                (s.role, s.path.name, s.shape, s.spacing, s.orientation, "resampled" if s.resampled else "")
+                for s in self.sources
+            ]
+        return [
+            {
+                "role": role,
+                "file": name,
+                "shape": " x ".join(map(str, shape)),
+                "spacing": " x ".join(f"{s:.3g}" for s in spacing),
+                "orientation": orientation,
+                "note": note,
+            }
+            for role, name, shape, spacing, orientation, note in rows
+        ]
+
+    def __repr__(self) -> str:
+        volume = self.segmentation.voxel_volume_ml * np.count_nonzero(self.tumour)
+        inputs = " ".join(self.volumes) or "none"
+        return (
+            f"Patient({self.identity!r}, {self.convention.name}, tumour {volume:.3g} mL, volumes: {inputs}, "
+            f"{len(self.warnings)} warnings)"
+        )
+
+    def _repr_html_(self) -> str:
+        from gliodil.data.display import patient_html
+
+        return patient_html(self)
+
+
+def load_patient(
+    folder: Path | str | None = None,
+    *,
+    files: Mapping[str, Path | str] | None = None,
+    labels: str | None = None,
+    identity: str | None = None,
+) -> Patient:
+    """Read a patient from a folder of NIfTI files, from named files, or from both.
+
+    Everything is checked and brought onto the grid of the segmentation; every file is read to its end, so
+    that damage shows here. White and grey matter maps are not required yet (the fit requires them).
+
+    Parameters
+    ----------
+    folder
+        Patient folder; files are recognised by name (`gliodil.data.discover`).
+    files
+        Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence`) to file; overrides the folder.
+    labels
+        Name of the label convention; by default it is told from labels and geometry, or refused.
+    identity
+        Name of the patient; by default that of the folder (of the segmentation).
+
+    Raises
+    ------
+    InputError
+        In the narrower types `ImageFileError` (missing, not an image, damaged), `GeometryError` (not 3-D,
+        not placed in space, not overlapping) and `LabelError` (empty, wrong convention, no core), or itself
+        for missing or ambiguous files, NaN, and maps that do not hold probabilities. Names the patient.
+    """
+    named = dict(files or {})
+    root = None if folder is None else Path(folder)
+    place = root if root is not None else Path(named["seg"]).parent if "seg" in named else Path()
+    name = identity or place.resolve().name or "patient"
+    try:
+        chosen, notes = choose_files(root, named)
+        loaded = load_volumes(chosen, labels=labels)
+    except GliodilError as error:
+        error.for_patient(name)
+        raise
+    return Patient(
+        identity=name,
+        segmentation=loaded.segmentation,
+        convention=loaded.convention,
+        volumes=loaded.volumes,
+        warnings=notes + loaded.warnings,
+        files=chosen,
+        sources=loaded.sources,
+    )
+
+
+def _sealed(mask: Mask) -> Mask:
+    mask.flags.writeable = False
+    return mask

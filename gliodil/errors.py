@@ -1,0 +1,94 @@
+"""Typed errors. Each names the patient, the file, what was expected, what was found and the remedy.
+
+Library code raises these; only the command line turns them into exit codes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class GliodilError(Exception):
+    """Base of every error the package raises on purpose.
+
+    Parameters
+    ----------
+    problem
+        One sentence that says what is wrong.
+    patient, file, expected, found, remedy
+        The particulars; those given are appended to the message, one per line.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        patient: str | None = None,
+        file: Path | str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.patient = patient
+        self.file = None if file is None else Path(file)
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        particulars = {
+            "patient": self.patient,
+            "file": self.file,
+            "expected": self.expected,
+            "found": self.found,
+            "remedy": self.remedy,
+        }
+        lines = [f"  {name + ':':<10}{value}" for name, value in particulars.items() if value]
+        return "\n".join([self.problem, *lines])
+
+    def for_patient(self, patient: str) -> GliodilError:
+        """Return the same error, naming the patient if it did not yet."""
+        if self.patient is None:
+            self.patient = patient
+        return self
+
+
+class InputError(GliodilError):
+    """Something the user handed in is missing, damaged or contradictory."""
+
+
+class ImageFileError(InputError):
+    """A file is missing, is not an image, or cannot be read to its end."""
+
+
+class GeometryError(InputError):
+    """Volumes that do not share a space, or geometry that makes no sense."""
+
+
+class LabelError(InputError):
+    """A segmentation whose labels do not fit the named convention."""
+
+
+class OutputError(GliodilError):
+    """The output folder cannot be written."""
+
+
+class MissingExtraError(GliodilError):
+    """An optional library is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is needed here and is not installed.",
+            remedy=f"pip install 'gliodil[{extra}]'",
+        )
+        self.library = library
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.library, self.extra)
+
+
+class NumericsError(GliodilError):
+    """A computation left the range in which its result means something."""

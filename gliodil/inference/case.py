@@ -1,0 +1,208 @@
+"""A patient cut out, resampled onto the computational grid and ready to be fitted.
+
+Crop: the bounding box of all tumour labels, enlarged about its centre and clipped to the image; the grid divides
+it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by nearest neighbour, all through
+world coordinates.
+
+Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
+claim CSF there. A visible tumour voxel is passable by observation, so where the maps leave it without tissue it is
+treated as white matter, and the volume treated so is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gliodil.data.patient import Patient
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError, InputError
+from gliodil.inference.config import FitConfig
+from gliodil.pde.grid import Grid
+from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD, FisherKolmogorov
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the loss sees of a patient.
+
+    Attributes
+    ----------
+    grid
+        Computational grid over the crop, float64; fields below follow its device.
+    affine
+        Grid index to world millimetres, 4×4.
+    model
+        Fisher-Kolmogorov equation on the crop's tissue.
+    core, oedema, enhancing
+        Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
+    pet
+        FET-PET scaled to its maximum, shape (N,), or None.
+    passable_voxels
+        Where tumour cells can be, on the patient's own grid (boolean, 3-D).
+    warnings
+        What the reader of a result has to know about the case.
+    """
+
+    grid: Grid
+    affine: NDArray[np.float64]
+    model: FisherKolmogorov
+    core: torch.Tensor
+    oedema: torch.Tensor
+    enhancing: torch.Tensor
+    pet: torch.Tensor | None
+    passable_voxels: BoolArray
+    warnings: tuple[str, ...]
+
+    def world(self, point: torch.Tensor) -> tuple[float, float, float]:
+        """Return world mm (RAS+) of a point given in mm from the grid's corner."""
+        index = point.detach().double().cpu().numpy() / np.asarray(self.grid.spacing) - 0.5
+        x, y, z = (self.affine @ np.append(index, 1.0))[:3]
+        return float(x), float(y), float(z)
+
+    def volume_on(self, field: torch.Tensor, reference: Volume) -> Volume:
+        """Return a field on the patient's grid: linear, zero outside the crop and outside passable voxels."""
+        values = self.grid.box(field).detach().clamp(0, 1).float().cpu().numpy()
+        there = Volume(values, self.affine, kind="scalar").resample_to(reference)
+        return reference.with_data(
+            np.where(self.passable_voxels, there.data, 0).astype(np.float32), kind="scalar"
+        )
+
+
+def set_up(patient: Patient, config: FitConfig) -> Case:
+    """Build the case of a patient.
+
+    Raises
+    ------
+    InputError
+        If white- or grey-matter maps are missing, or PET is not positive inside the tumour.
+    GeometryError
+        If the tumour lies where the maps have no tissue at all.
+    """
+    missing = [name for name in ("wm", "gm") if name not in patient.volumes]
+    if missing:
+        raise InputError(
+            "White- and grey-matter maps are needed.",
+            patient=patient.identity,
+            expected="probability maps wm and gm, on any grid in the same space",
+            found=f"no {' and no '.join(missing)}",
+            remedy="name them with --wm FILE --gm FILE, or put files ending in _wm and _gm into the folder",
+        )
+    white, grey, warnings = _tissue(patient)
+    grid, affine = _crop(patient, config)
+    frame = Volume(np.zeros(grid.shape, dtype=np.float32), affine, kind="scalar")
+
+    def scalar(values: NDArray[np.floating]) -> torch.Tensor:
+        there = patient.segmentation.with_data(values.astype(np.float32), kind="scalar")
+        return grid.field(there.resample_to(frame).data.copy())
+
+    labels = np.zeros(patient.segmentation.shape, dtype=np.uint8)
+    labels[patient.oedema], labels[patient.necrotic], labels[patient.enhancing] = 1, 2, 3
+    label = grid.field(
+        patient.segmentation.with_data(labels, kind="label").resample_to(frame).data.astype(np.int64)
+    )
+    core, oedema, enhancing = label >= 2, label == 1, label == 3
+    if not bool(core.any()):
+        raise GeometryError(
+            "The tumour core falls between the cells of the computational grid.",
+            patient=patient.identity,
+            found=f"cells of {' x '.join(f'{h:.2f}' for h in grid.spacing)} mm",
+            remedy="use more cells (--cells)",
+        )
+    return Case(
+        grid=grid,
+        affine=affine,
+        model=FisherKolmogorov.on(grid, scalar(white).clamp(0, 1), scalar(grey).clamp(0, 1)),
+        core=core,
+        oedema=oedema,
+        enhancing=enhancing,
+        pet=_pet(patient, scalar),
+        passable_voxels=white + grey >= TISSUE_THRESHOLD,
+        warnings=tuple(warnings),
+    )
+
+
+def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
+    """White and grey matter inside the brain, with the visible tumour passable."""
+    warnings = []
+    white = patient.volumes["wm"].data.astype(np.float32)
+    grey = patient.volumes["gm"].data.astype(np.float32)
+    if "brain" in patient.volumes:
+        outside = ~patient.brain
+        white[outside], grey[outside] = 0, 0
+    bare = patient.tumour & (white + grey < TISSUE_THRESHOLD)
+    if np.count_nonzero(bare) == np.count_nonzero(patient.tumour):
+        raise GeometryError(
+            "The tissue maps are empty everywhere inside the tumour.",
+            patient=patient.identity,
+            expected="white- and grey-matter maps in the space of the segmentation",
+            found="no voxel of the tumour with WM + GM above 0.1",
+            remedy="check that the maps were registered to this patient",
+        )
+    white[bare] = 1
+    fraction = np.count_nonzero(bare) / np.count_nonzero(patient.tumour)
+    if fraction > 0.01:
+        ml = np.count_nonzero(bare) * patient.segmentation.voxel_volume_ml
+        warnings.append(
+            f"The tissue maps show no tissue in {ml:.1f} mL ({fraction:.0%}) of the visible tumour; "
+            "it was treated as white matter."
+        )
+    return white, grey, warnings
+
+
+def _crop(patient: Patient, config: FitConfig) -> tuple[Grid, NDArray[np.float64]]:
+    """Grid over the enlarged bounding box and its affine."""
+    index = np.argwhere(patient.tumour)
+    low, high = index.min(axis=0) - 0.5, index.max(axis=0) + 0.5
+    centre, half = (low + high) / 2, (high - low) / 2 * config.crop_factor
+    shape = np.asarray(patient.segmentation.shape)
+    low, high = np.maximum(centre - half, -0.5), np.minimum(centre + half, shape - 0.5)
+    cell = (high - low) / config.cells  # in voxels
+    to_index = np.diag(np.append(cell, 1.0))
+    to_index[:3, 3] = low + 0.5 * cell
+    h = cell * np.asarray(patient.segmentation.spacing)
+    grid = Grid(
+        (config.cells, config.cells, config.cells),
+        (float(h[0]), float(h[1]), float(h[2])),
+        device=choose_device(config.device),
+    )
+    return grid, patient.segmentation.affine @ to_index
+
+
+def _pet(patient: Patient, scalar) -> torch.Tensor | None:  # type: ignore[no-untyped-def]
+    if patient.pet is None:
+        return None
+    peak = float(patient.pet.data.max())
+    if peak <= 0:
+        raise InputError(
+            "The PET volume has no positive value.",
+            patient=patient.identity,
+            file=patient.pet.path,
+            remedy="leave it out with an explicit file list, or give the right file with --pet",
+        )
+    scaled: torch.Tensor = scalar(patient.pet.data / peak)
+    return scaled
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device named ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    InputError
+        If the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError("Unknown device.", expected="auto, cpu, cuda or cuda:N", found=name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("No CUDA device here.", found=name, remedy="use --device cpu")
+    return device

@@ -1,0 +1,76 @@
+"""Settings of a fit: one frozen object, one source of defaults."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from gliodil.errors import InputError
+
+Optimizer = Literal["lbfgs", "gauss-newton", "adam-multigrid"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the density is inferred.
+
+    Attributes
+    ----------
+    cells
+        Cells along each axis of the crop (N = cells³).
+    steps
+        Time levels Nt, u⁰ included; their distance is duration/steps.
+    duration_days
+        Nominal time from the seed to the scan T [day]. One scan fixes time only up to scale.
+    crop_factor
+        Size of the crop relative to the bounding box of all tumour labels.
+    pde_weight
+        λ, the factor on the physics residual's weight.
+    optimizer
+        ``"lbfgs"``: parameters first, then everything, in the variables of ``pde.odil.trajectory`` (default);
+        ``"gauss-newton"``: the same variables, Gauss-Newton in float64, for small grids;
+        ``"adam-multigrid"``: the public GliODIL path, Adam on a multigrid decomposition of u, float64.
+    max_evaluations
+        Budget of gradients of the last stage (L-BFGS), or of epochs (Adam, public value 9000).
+    tolerance
+        Relative decrease of the loss below which the last stage has converged.
+    device
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """
+
+    cells: int = 48
+    steps: int = 192
+    duration_days: float = 100.0
+    crop_factor: float = 1.5
+    pde_weight: float = 1.0
+    optimizer: Optimizer = "lbfgs"
+    max_evaluations: int = 250
+    tolerance: float = 1e-3
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, name: str, expected: str) -> None:
+            if not ok:
+                raise InputError(
+                    f"The fit setting '{name}' is out of range.",
+                    expected=expected,
+                    found=str(getattr(self, name)),
+                )
+
+        need(8 <= self.cells <= 512, "cells", "8 to 512 cells per axis")
+        need(8 <= self.steps <= 4096, "steps", "8 to 4096 time levels")
+        need(self.duration_days > 0, "duration_days", "a positive number of days")
+        need(1 <= self.crop_factor <= 10, "crop_factor", "1 to 10")
+        need(self.pde_weight > 0, "pde_weight", "a positive factor")
+        need(self.optimizer in get_args(Optimizer), "optimizer", " | ".join(get_args(Optimizer)))
+        need(self.max_evaluations >= 1, "max_evaluations", "at least 1")
+        need(0 < self.tolerance < 1, "tolerance", "between 0 and 1")
+
+    @property
+    def dt(self) -> float:
+        """Distance of the time levels [day]."""
+        return self.duration_days / self.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings for the provenance record."""
+        return asdict(self)

@@ -1,0 +1,50 @@
+"""The faithful path: the public GliODIL optimizer on the reference loss (arXiv 2312.05063, public code).
+
+Unknowns: the density at every space-time entry as a sum of four multigrid levels, and the scalars in their natural
+units (R as log10). Start: a forward run stopped where its Dice with the visible tumour stops rising. Optimizer: Adam,
+learning rate 10⁻³, float64, a fixed number of epochs (public: 9000).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gliodil.inference.parameters import Scalars
+from gliodil.inference.reference_loss import ReferenceLoss
+from gliodil.inference.start import forward_run
+from gliodil.pde.multigrid import MultigridField
+from gliodil.pde.odil.adam import adam
+from gliodil.pde.odil.problem import Evaluation, Minimum, Point, Recorder
+
+LEVELS = 4
+
+
+def fit_public(loss: ReferenceLoss, record: Recorder) -> tuple[torch.Tensor, Scalars, Minimum]:
+    """Return the last level, the scalars and the optimizer's account."""
+    start, run = forward_run(loss)
+    field = MultigridField(loss.case.grid, loss.config.steps, levels=LEVELS)
+    record.stage = "adam"
+
+    def objective(x: Point) -> Evaluation:
+        leaves = [t.detach().requires_grad_() for t in x]
+        terms = loss.of_field(field.compose(leaves[1:]), _decode(leaves[0]))
+        total = torch.stack(list(terms.values())).sum()
+        gradient = torch.autograd.grad(total, leaves)
+        return Evaluation(
+            float(total.detach()), list(gradient), {k: float(t.detach()) for k, t in terms.items()}
+        )
+
+    x0 = [_encode(start), *field.split(run)]
+    found = adam(objective, x0, epochs=loss.config.max_evaluations, record=record)
+    return field.compose(found.x[1:])[-1].detach(), _decode(found.x[0].detach()), found
+
+
+def _encode(p: Scalars) -> torch.Tensor:
+    """Pack the scalars as the public code does: D, ρ, log10 R, origin [mm], θ_core, θ_oed, s, b."""
+    head = torch.stack([p.diffusivity, p.proliferation_rate, p.wm_gm_ratio.log10()])
+    tail = torch.stack([p.threshold_core, p.threshold_oedema, p.pet_scale, p.pet_background])
+    return torch.cat([head, p.origin, tail])
+
+
+def _decode(z: torch.Tensor) -> Scalars:
+    return Scalars(z[0], z[1], 10 ** z[2], z[3:6], z[6], z[7], z[8], z[9])

@@ -1,0 +1,114 @@
+"""The reference loss: the discrete loss of the public GliODIL code (Balcerak et al., arXiv 2312.05063).
+
+    L = Σ_terms  1/(Nt·N) Σ_entries (weight · residual)²      +  (Σ parameter hinges)²
+
+    pde        2400 λ   (uⁿ − uⁿ⁻¹)/Δt − ½ [A(uⁿ) + A(uⁿ⁻¹)],  n ≥ 1
+    initial    1000     u⁰ − g(x − x₀)
+    seg_lower  12 | 4   max(0, lower − u) at the last level; lower = θ_core in core, θ_oed in oedema, 0 outside
+    seg_upper  12 | 4   max(0, u − upper) at the last level; upper = 1 in core, θ_core in oedema, θ_oed outside
+    pet        45       u − s (PET − b) at the last level, in enhancing tumour and oedema, where PET > 0.1
+    bounds     1        distance of u from [0, 1]
+    csf        0.01     u in impassable cells
+
+(12 without PET, 4 with.) Terms that live on one level are divided by Nt·N all the same. The seed g is ``pde.seed``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from gliodil.inference.case import Case
+from gliodil.inference.config import FitConfig
+from gliodil.inference.parameters import Scalars
+from gliodil.pde.residual import theta_residual
+from gliodil.pde.seed import gaussian_seed
+
+WEIGHT_PDE = 2400.0
+WEIGHT_INITIAL = 1000.0
+WEIGHT_SEGMENTATION = 12.0
+WEIGHT_SEGMENTATION_WITH_PET = 4.0
+WEIGHT_PET = 45.0
+WEIGHT_BOUNDS = 1.0
+WEIGHT_CSF = 0.01
+PET_CUTOFF = 0.1
+
+Terms = dict[str, torch.Tensor]
+
+
+class ReferenceLoss:
+    """The loss of one case; terms are returned separately, their sum is the loss."""
+
+    def __init__(self, case: Case, config: FitConfig) -> None:
+        self.case, self.config = case, config
+        self.entries = config.steps * case.grid.cells
+        self.centres = case.grid.centres()
+        self.impassable = (~case.model.passable).to(case.grid.dtype)
+        self.pet_where: torch.Tensor | None = None
+        if case.pet is not None:
+            self.pet_where = (case.pet > PET_CUTOFF) & (case.enhancing | case.oedema)
+
+    @property
+    def sigma_pde(self) -> float:
+        """σ such that the pde term is Σ (σ r)²."""
+        return WEIGHT_PDE * self.config.pde_weight / math.sqrt(self.entries)
+
+    @property
+    def sigma_initial(self) -> float:
+        """σ such that the initial term is Σ (σ (u⁰ − g))²."""
+        return WEIGHT_INITIAL / math.sqrt(self.entries)
+
+    def seed(self, origin: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
+        """Return g centred at ``origin`` (mm from the grid's corner), shape (N,), differentiable in it.
+
+        ``cutoff_width`` softens its cutoff (see ``pde.seed``); 0 is the reference.
+        """
+        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width)
+
+    def scalar_terms(self, p: Scalars) -> Terms:
+        """Return the parameter term."""
+        return {"parameters": p.hinge_sum().square()}
+
+    def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
+        """Return the weighted residuals of the last level; the terms are their sums of squares."""
+        case = self.case
+        weight = WEIGHT_SEGMENTATION if case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
+        scale = 1 / math.sqrt(self.entries)
+        lower = p.threshold_core * case.core + p.threshold_oedema * case.oedema
+        outside = ~(case.core | case.oedema)
+        upper = 1.0 * case.core + p.threshold_core * case.oedema + p.threshold_oedema * outside
+        residuals = {
+            "seg_lower": (lower - last).clamp(min=0) * (weight * scale),
+            "seg_upper": (last - upper).clamp(min=0) * (weight * scale),
+        }
+        if case.pet is not None and self.pet_where is not None:
+            misfit = last - p.pet_scale * (case.pet - p.pet_background)
+            residuals["pet"] = misfit * self.pet_where * (WEIGHT_PET * scale)
+        return residuals
+
+    def field_residuals(self, u: torch.Tensor, p: Scalars) -> Terms:
+        """Return every weighted residual for a space-time field u of shape (Nt, N): the definition."""
+        case = self.case
+        coefficients = case.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        r = theta_residual(
+            u, lambda w: case.model.rate(w, coefficients, p.proliferation_rate), self.config.dt
+        )
+        scale = 1 / math.sqrt(self.entries)
+        return {
+            "pde": r * self.sigma_pde,
+            "initial": (u[0] - self.seed(p.origin)) * self.sigma_initial,
+            **self.data_residuals(u[-1], p),
+            "bounds": (u - u.clamp(0, 1)) * (WEIGHT_BOUNDS * scale),
+            "csf": u * self.impassable * (WEIGHT_CSF * scale),
+            "parameters": p.hinge_sum().reshape(1),
+        }
+
+    def of_field(self, u: torch.Tensor, p: Scalars) -> Terms:
+        """Return every term for a space-time field u, shape (Nt, N); differentiable."""
+        return squares(self.field_residuals(u, p))
+
+
+def squares(residuals: Terms) -> Terms:
+    """Return the sums of squares, accumulated in float64."""
+    return {name: r.double().square().sum() for name, r in residuals.items()}

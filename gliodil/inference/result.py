@@ -1,0 +1,93 @@
+"""What a fit returns: the density, the parameters with units, and how the optimizer fared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gliodil.data.volume import Volume
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A fitted scalar (or, for the origin, a triple) with its unit.
+
+    ``low`` and ``high`` bound a 95 % interval and are None until uncertainty is asked for.
+    """
+
+    value: float | tuple[float, float, float]
+    unit: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class LossHistory:
+    """The loss as the optimizer saw it, one entry per recorded evaluation.
+
+    Attributes
+    ----------
+    evaluations
+        Number of gradients spent so far, over all stages.
+    seconds
+        Wall time since the fit began [s].
+    total
+        Value of the stage's objective (the reference loss in every stage but the first).
+    stage
+        Name of the stage each entry belongs to, e.g. ``"parameters"`` or ``"full"``.
+    """
+
+    evaluations: tuple[int, ...]
+    seconds: tuple[float, ...]
+    total: tuple[float, ...]
+    stage: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Tumour-cell density of one patient and everything needed to judge it.
+
+    Attributes
+    ----------
+    density
+        Scalar volume in [0, 1] on the grid of the input segmentation; fraction of carrying capacity.
+    parameters
+        Keys of ``metrics.json``: ``diffusivity_wm_mm2_per_day``, ``proliferation_rate_per_day``,
+        ``wm_gm_ratio``, ``infiltration_length_mm``, ``threshold_core``, ``threshold_oedema``,
+        ``origin_mm``, and with PET ``pet_scale``, ``pet_background``.
+    status
+        ``"converged"``, ``"iteration_limit"``, ``"stalled"`` or ``"diverged"``;
+        ``message`` says the same in words.
+    loss_total, loss_terms
+        The reference loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet).
+    """
+
+    density: Volume
+    parameters: Mapping[str, Parameter]
+    status: str
+    message: str
+    loss_total: float
+    loss_terms: Mapping[str, float]
+    evaluations: int
+    history: LossHistory
+    method: str
+    optimizer: str
+    grid_shape: tuple[int, int, int]
+    steps: int
+    spacing_mm: tuple[float, float, float]
+    device: str
+    dtype: str
+    wall_s: float
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimizer met its convergence test."""
+        return self.status == "converged"
+
+    def __repr__(self) -> str:
+        nx, ny, nz = self.grid_shape
+        return (
+            f"Fit({self.method}, {self.optimizer}, grid {nx}x{ny}x{nz}x{self.steps}, "
+            f"{self.status}, loss {self.loss_total:.3g}, {self.evaluations} gradients, {self.wall_s:.0f} s)"
+        )

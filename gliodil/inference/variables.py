@@ -1,0 +1,185 @@
+"""The reference loss in the variables (z, w, v): parameters, initial misfit and model error.
+
+    u⁰ = g(x − x₀) + w/σ_w ,      u^{n+1} = Φ_z(uⁿ) + Δt vⁿ/σ_v        (``pde.odil.trajectory``)
+
+so that the initial term is exactly ‖w‖² and the pde term nearly ‖v‖². The parameters enter as z = z₀ + S y with
+S chosen from the curvature of the loss in z alone (``whitening``), so that the Hessian in (y, w, v) is close to 2I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from gliodil.inference.parameters import Scalars
+from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, ReferenceLoss, squares
+from gliodil.pde.odil.problem import Evaluation, Point
+from gliodil.pde.odil.trajectory import Steps, Trajectory, stages_needed, stiffness_limit, sweep, unroll
+from gliodil.pde.operators import spectral_bound
+
+SEED_RAMP = 0.15
+"""Relative width of the seed's cutoff while the parameters alone are fitted."""
+STIFFNESS_MARGIN = 1.5
+"""Room left for the diffusivity to grow before the sweep needs more stages."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The affine map z = z₀ + S y."""
+
+    origin: torch.Tensor
+    scaling: torch.Tensor
+
+    @classmethod
+    def plain(cls, z: torch.Tensor) -> Coordinates:
+        """Return z itself, measured from a point."""
+        return cls(z.detach(), torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
+
+    def scalars(self, y: torch.Tensor) -> Scalars:
+        """Decode y."""
+        return Scalars.from_coordinates(self.origin + self.scaling @ y)
+
+    def zero(self) -> torch.Tensor:
+        """Return y = 0."""
+        return torch.zeros_like(self.origin)
+
+
+class TransformedLoss:
+    """Evaluates the reference loss and its gradient at points [y, w, v] or, hard physics, [y].
+
+    Parameters
+    ----------
+    loss
+        The reference loss of a case.
+    coordinates
+        Meaning of y.
+    dtype
+        Precision of the fields; parameters stay float64.
+    """
+
+    def __init__(
+        self, loss: ReferenceLoss, coordinates: Coordinates, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.loss, self.coordinates, self.dtype = loss, coordinates, dtype
+        grid = loss.case.grid
+        self.model = loss.case.model.to(dtype)
+        self.impassable = loss.impassable.to(dtype)
+        self._no_error: torch.Tensor | None = None
+        self.steps_shape = (loss.config.steps - 1, grid.cells)
+        self.stages = stages_needed(self._stiffness(coordinates.zero()) * STIFFNESS_MARGIN)
+
+    def _stiffness(self, y: torch.Tensor) -> float:
+        with torch.no_grad():
+            p = self.coordinates.scalars(y)
+            bound = spectral_bound(
+                self.loss.case.model.coefficients(p.diffusivity, p.wm_gm_ratio), self.loss.case.grid.cells
+            )
+        return (float(bound) + float(p.proliferation_rate)) * self.loss.config.dt
+
+    def _run(self, p: Scalars, u0: torch.Tensor, v: torch.Tensor) -> Trajectory:
+        steps = Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages)
+        coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        return sweep(u0, v, coefficients, p.proliferation_rate, self.impassable, steps)
+
+    def trajectory(self, x: Point) -> Trajectory:
+        """Return the density at every level for a point [y, w, v] or [y]."""
+        with torch.no_grad():
+            p = self.coordinates.scalars(x[0])
+            if len(x) == 1:
+                return self._run(p, self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype), self.zero_v())
+            u0 = self.loss.seed(p.origin).to(self.dtype) + x[1] / self.loss.sigma_initial
+            return self._run(p, u0, x[2])
+
+    def zero_w(self) -> torch.Tensor:
+        """Return w = 0."""
+        return torch.zeros(self.steps_shape[1], device=self.loss.case.grid.device, dtype=self.dtype)
+
+    def zero_v(self) -> torch.Tensor:
+        """Return v = 0, kept between calls."""
+        if self._no_error is None:
+            self._no_error = torch.zeros(
+                self.steps_shape, device=self.loss.case.grid.device, dtype=self.dtype
+            )
+        return self._no_error
+
+    def full(self, x: Point) -> Evaluation:
+        """Return the reference loss and its gradient at [y, w, v]."""
+        leaves = [t.detach().requires_grad_() for t in x]
+        y, w, v = leaves
+        if self._inadmissible(y):
+            return Evaluation(float("inf"), [], {})
+        p = self.coordinates.scalars(y)
+        u0 = self.loss.seed(p.origin).to(self.dtype) + w / self.loss.sigma_initial
+        t = self._run(p, u0, v)
+        terms = {"pde": t.pde, "initial": w.square().sum().double(), **self._terms(t, p)}
+        return _evaluate(terms, leaves)
+
+    def hard(self, x: Point) -> Evaluation:
+        """Return loss and gradient at [y] with w = v = 0: exact physics, fitted parameters."""
+        leaves = [x[0].detach().requires_grad_()]
+        if self._inadmissible(leaves[0]):
+            return Evaluation(float("inf"), [], {})
+        p = self.coordinates.scalars(leaves[0])
+        u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
+        return _evaluate(self._terms(self._run(p, u0, self.zero_v()), p), leaves)
+
+    def residuals(self, x: Point) -> Point:
+        """Return the weighted residuals at [y, w, v], plain differentiable torch (for Gauss-Newton)."""
+        y, w, v = x
+        p = self.coordinates.scalars(y)
+        u0 = self.loss.seed(p.origin).to(self.dtype) + w / self.loss.sigma_initial
+        coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        u = unroll(
+            u0,
+            v,
+            lambda f: self.model.rate(f, coefficients, p.proliferation_rate),
+            Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages),
+        )
+        return [w, *(r for name, r in self.loss.field_residuals(u, p).items() if name != "initial")]
+
+    def _terms(self, t: Trajectory, p: Scalars) -> dict[str, torch.Tensor]:
+        entries = self.loss.entries
+        return {
+            **squares(self.loss.data_residuals(t.last, p)),
+            **self.loss.scalar_terms(p),
+            "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
+            "csf": t.outside * (WEIGHT_CSF**2 / entries),
+        }
+
+    def _inadmissible(self, y: torch.Tensor) -> bool:
+        """Whether the sweep would be unstable here (the optimizer then shortens its step)."""
+        stiffness = self._stiffness(y)
+        return not stiffness <= stiffness_limit(self.stages)
+
+    def near_stability_limit(self, y: torch.Tensor) -> bool:
+        """Whether the stability limit may have held the optimizer back at y."""
+        return self._stiffness(y) * 1.1 > stiffness_limit(self.stages)
+
+
+def _evaluate(terms: dict[str, torch.Tensor], leaves: list[torch.Tensor]) -> Evaluation:
+    total = torch.stack([t.double() for t in terms.values()]).sum()
+    gradient = torch.autograd.grad(total, leaves)
+    return Evaluation(float(total.detach()), list(gradient), {k: float(t.detach()) for k, t in terms.items()})
+
+
+def whitening(
+    gradient: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor, *, floor: float = 1e-4, step: float = 1e-2
+) -> torch.Tensor:
+    """Return S with Sᵀ H S ≈ 2I for the Hessian H of a loss in the parameters z.
+
+    H is taken by central differences of the gradient; eigenvalues are floored at ``floor`` times the largest, which
+    keeps directions the data do not determine from being stretched without bound.
+    """
+    n = z.shape[0]
+    columns = []
+    for i in range(n):
+        e = torch.zeros_like(z)
+        e[i] = step
+        columns.append((gradient(z + e) - gradient(z - e)) / (2 * step))
+    hessian = torch.stack(columns)
+    hessian = (hessian + hessian.T) / 2
+    values, vectors = torch.linalg.eigh(hessian)
+    largest = values.abs().max().clamp(min=1e-12)
+    return vectors * (2 / values.abs().clamp(min=floor * float(largest))).sqrt()

@@ -1,0 +1,5 @@
+"""Tumour growth models, one equation per file."""
+
+from gliodil.pde.models.fisher_kolmogorov import FisherKolmogorov
+
+__all__ = ["FisherKolmogorov"]

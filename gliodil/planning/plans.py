@@ -1,0 +1,114 @@
+"""Plans: the three CTVs of one patient with their margins, differences, volumes and coverage."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gliodil.data.nifti import write_nifti
+from gliodil.data.volume import Volume
+from gliodil.planning.coverage import Coverage
+from gliodil.planning.rules import PlanRule
+from gliodil.planning.surfaces import margin_at, surface, write_surface
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans of one patient under one rule.
+
+    Attributes
+    ----------
+    rule
+        The definition the plans follow.
+    gtv, standard, trimmed, model
+        Label volumes (uint8, 0 or 1): gross tumour, and the CTVs of `ctv.py` and `geodesic.py`.
+    density
+        Scalar volume (float32) in [0, 1] that ranked the voxels of the model CTV.
+    margin
+        Scalar volume (float32): distance from the GTV [mm] in the model CTV outside the GTV, 0 elsewhere.
+    difference
+        Label volume (int8): +1 gained, -1 given up by the model against the standard CTV.
+    volumes_ml
+        `gtv`, `ctv_standard`, `ctv_trimmed`, `ctv_model` [mL].
+    equal_volume_voxel_difference
+        Voxels of the model CTV minus those of the standard CTV: 0.
+    margin_mm
+        Summary of the model CTV's margins [mm], see `margins.py`; None where a direction has no boundary.
+    coverage
+        Recurrence coverage, see `coverage.py`; None without a recurrence.
+    warnings
+        What a reader of the plans must know; those of the patient and the fit not repeated.
+    """
+
+    rule: PlanRule
+    gtv: Volume
+    standard: Volume
+    trimmed: Volume
+    model: Volume
+    density: Volume
+    margin: Volume
+    difference: Volume
+    volumes_ml: Mapping[str, float]
+    equal_volume_voxel_difference: int
+    margin_mm: Mapping[str, float | None]
+    coverage: Coverage | None
+    warnings: tuple[str, ...] = field(default=())
+
+    def save(self, folder: Path | str) -> tuple[Path, ...]:
+        """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
+
+        Each file appears complete or not at all; missing folders are created.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
+        MissingExtraError
+            If scikit-image or meshio is not installed.
+        """
+        folder = Path(folder)
+        volumes = {
+            "density": (self.density, np.float32),
+            "ctv_standard": (self.standard, np.uint8),
+            "ctv_trimmed": (self.trimmed, np.uint8),
+            "ctv_model": (self.model, np.uint8),
+            "margin": (self.margin, np.float32),
+            "plan_difference": (self.difference, np.int8),
+        }
+        paths = [write_nifti(v, folder / f"{name}.nii.gz", dtype=t) for name, (v, t) in volumes.items()]
+        return (*paths, *self._save_surfaces(folder / "surfaces"))
+
+    def _save_surfaces(self, folder: Path) -> list[Path]:
+        affine = self.gtv.affine
+        gtv, model = self.gtv.data > 0, self.model.data > 0
+        mesh = surface(model, affine)
+        margins = {"margin_mm": margin_at(mesh, gtv, model, affine, self.gtv.spacing)}
+        return [
+            write_surface(surface(gtv, affine), folder / "gtv.stl"),
+            write_surface(surface(self.standard.data > 0, affine), folder / "ctv_standard.stl"),
+            write_surface(mesh, folder / "ctv_model.stl"),
+            write_surface(mesh, folder / "ctv_model.vtu", point_data=margins),
+        ]
+
+    def __repr__(self) -> str:
+        volumes = ", ".join(f"{name} {ml:.1f} mL" for name, ml in self.volumes_ml.items())
+        return f"Plans({self.rule.name} {self.rule.version}: {volumes})"
+
+    def _repr_html_(self) -> str:
+        plans = ("standard", "trimmed", "model")
+        rows = [("volume", *(f"{self.volumes_ml[f'ctv_{plan}']:.1f} mL" for plan in plans))]
+        for kind, fractions in (self.coverage or {}).items():
+            cells = ("–",) * 3 if fractions is None else (f"{100 * fractions[plan]:.1f} %" for plan in plans)
+            rows.append((f"covers {kind} recurrence", *cells))
+        body = "".join(
+            f"<tr><th>{r[0]}</th>" + "".join(f"<td>{c}</td>" for c in r[1:]) + "</tr>" for r in rows
+        )
+        head = "".join(f"<th>{plan} CTV</th>" for plan in plans)
+        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        title = f"{self.rule.name} {self.rule.version}, GTV {self.volumes_ml['gtv']:.1f} mL"
+        table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div><b>{html.escape(title)}</b>{table}<ul>{notes}</ul>{self.density._repr_html_()}</div>"

@@ -1,0 +1,1 @@
+"""Figures, metrics, provenance and the HTML report of a plan; `folder.py` writes them all."""

@@ -1,0 +1,124 @@
+"""The figures of a plan folder: which there are, what they show in words, and how they are drawn.
+
+The words stand here, beside the drawing, so that the report can describe a figure it only finds as a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gliodil.data.patient import Patient
+from gliodil.data.volume import Volume
+from gliodil.inference.result import Fit
+from gliodil.reporting.curves import distance_figure, loss_figure, pet_figure
+from gliodil.reporting.isolines import density_figure, truth_figure
+from gliodil.reporting.panels import difference_figure, plans_figure
+from gliodil.reporting.style import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gliodil.planning.plans import Plans
+
+
+@dataclass(frozen=True)
+class FigureText:
+    """What the report says about a figure: heading, caption, and the description read out instead of it."""
+
+    title: str
+    caption: str
+    alt: str
+
+
+FIGURES = {
+    "plans": FigureText(
+        "Target volumes",
+        "Planes through the middle of the GTV. Yellow: GTV. Blue dashed: standard CTV. Pink dotted: trimmed "
+        "CTV, the standard CTV without what a path through brain tissue does not reach within the margin. "
+        "Vermillion: model CTV, the densest tissue of the same volume as the standard CTV.",
+        "Axial, coronal and sagittal planes through the tumour with the outlines of GTV, standard CTV, "
+        "trimmed CTV and model CTV.",
+    ),
+    "density": FigureText(
+        "Tumour-cell density",
+        "Estimated density as a fraction of what the tissue can carry, with isolines at 1, 5, 10, 25, 50 and "
+        "75 %. Yellow: GTV.",
+        "Axial, coronal and sagittal planes with coloured bands of estimated density and isolines labelled "
+        "in per cent.",
+    ),
+    "difference": FigureText(
+        "Gained and given up",
+        "Model CTV against standard CTV. Both have the same volume, so what is gained in one place is given "
+        "up in another. Vermillion, rising hatch: gained. Blue, falling hatch: given up. A recurrence, where "
+        "there is one, is outlined in white.",
+        "Axial, coronal and sagittal planes with the tissue that the model CTV adds to the standard CTV and "
+        "the tissue it leaves out, each with its own colour and hatch.",
+    ),
+    "distance": FigureText(
+        "Density against distance",
+        "Density over all brain voxels at a given distance from the GTV. A wide band means that the density "
+        "at that distance depends on direction, which a uniform margin cannot follow.",
+        "Two graphs of estimated density against distance from the GTV surface, linear and logarithmic: "
+        "median and percentile bands, with the standard margin marked.",
+    ),
+    "truth": FigureText(
+        "Against the truth",
+        "This patient is simulated, so the true density is known. Vermillion: estimated. White dashed: true.",
+        "Axial, coronal and sagittal planes with isolines of the estimated and of the true density at 1, 10 "
+        "and 50 per cent.",
+    ),
+    "pet": FigureText(
+        "Fit to PET",
+        "Each cell counts voxels of enhancing tumour and oedema above a tenth of the highest uptake.",
+        "Two-dimensional histogram of estimated density against PET uptake with the fitted straight line.",
+    ),
+    "loss": FigureText(
+        "Loss",
+        "Left: the objective of each stage against the number of gradients spent. Right: the terms of the "
+        "final loss.",
+        "Two graphs: loss against gradient evaluations on a logarithmic scale, and a bar for each term of "
+        "the final loss.",
+    ),
+}
+"""Every figure there can be, by file name without suffix."""
+
+
+def draw_figures(
+    patient: Patient, fit: Fit, plans: Plans, *, truth_density: Volume | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures that this patient allows, with their names in `FIGURES`.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    yield "plans", plans_figure(patient, plans)
+    yield "density", density_figure(patient, plans)
+    yield "difference", difference_figure(patient, plans)
+    yield "distance", distance_figure(patient, plans)
+    if truth_density is not None:
+        yield "truth", truth_figure(patient, plans, truth_density)
+    pet = pet_figure(patient, plans, fit)
+    if pet is not None:
+        yield "pet", pet
+    yield "loss", loss_figure(fit)
+
+
+def save_figures(
+    patient: Patient, fit: Fit, plans: Plans, folder: Path | str, *, truth_density: Volume | None = None
+) -> list[Path]:
+    """Write all figures as `<folder>/<name>.png` and return the paths.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    OutputError
+        If the folder cannot be written to.
+    """
+    drawn = draw_figures(patient, fit, plans, truth_density=truth_density)
+    return [save_figure(figure, Path(folder) / f"{name}.png") for name, figure in drawn]

@@ -1,0 +1,128 @@
+"""The numbers of one plan, as written to `metrics.json`.
+
+The keys are a contract that other programs read: they may grow, never change. What is not known is None.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gliodil.data.patient import Patient
+from gliodil.inference.result import Fit, Parameter
+from gliodil.reporting.jsonable import jsonable
+from gliodil.reporting.provenance import package_version
+
+if TYPE_CHECKING:
+    from gliodil.planning.plans import Plans
+
+SCHEMA_VERSION = 1
+STATEMENT = "Research use only. Not a medical device."
+
+PARAMETER_UNITS = {
+    "diffusivity_wm_mm2_per_day": "mm²/day",
+    "proliferation_rate_per_day": "1/day",
+    "wm_gm_ratio": "1",
+    "infiltration_length_mm": "mm",
+    "threshold_core": "1",
+    "threshold_oedema": "1",
+    "origin_mm": "mm",
+}
+LOSS_TERMS = ("parameters", "pde", "initial", "seg_lower", "seg_upper", "bounds", "csf", "pet")
+TRUTH_KEYS = ("relative_l2", "dice_at_0.1", "dice_at_0.01", "rmse_outside_visible")
+
+
+def build_metrics(
+    patient: Patient,
+    fit: Fit,
+    plans: Plans,
+    *,
+    wall_s: float,
+    peak_memory_mb: float | None,
+    truth: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return the content of `metrics.json`.
+
+    Parameters
+    ----------
+    wall_s
+        Time from reading the input to writing the plan, s.
+    peak_memory_mb
+        Largest resident memory of the process, MB; None if the system does not tell.
+    truth
+        Scores against a known density (`relative_l2`, `dice_at_0.1`, `dice_at_0.01`,
+        `rmse_outside_visible`), for simulated patients.
+    """
+    change, per_voxel = plans.difference.data, plans.difference.voxel_volume_ml
+    metrics = {
+        "schema_version": SCHEMA_VERSION,
+        "statement": STATEMENT,
+        "gliodil_version": package_version(),
+        "patient": patient.identity,
+        "label_convention": patient.convention.name,
+        "inputs": ["seg", *sorted(patient.volumes)],
+        "rule": {
+            "name": plans.rule.name,
+            "version": plans.rule.version,
+            "gtv": plans.rule.gtv,
+            "margin_mm": plans.rule.margin_mm,
+            "barriers": plans.rule.barriers,
+            "description": plans.rule.description,
+            "source": plans.rule.source,
+        },
+        "status": fit.status,
+        "status_message": fit.message,
+        "wall_s": wall_s,
+        "peak_memory_mb": peak_memory_mb,
+        # The same warning can reach us along several paths; once is enough.
+        "warnings": list(dict.fromkeys((*patient.warnings, *fit.warnings, *plans.warnings))),
+        "volumes_ml": dict(plans.volumes_ml),
+        "equal_volume_voxel_difference": plans.equal_volume_voxel_difference,
+        "difference_ml": {
+            "gained": float((change > 0).sum()) * per_voxel,
+            "given_up": float((change < 0).sum()) * per_voxel,
+        },
+        "parameters": _parameters(fit.parameters),
+        "loss": {
+            "total": fit.loss_total,
+            "terms": {**dict.fromkeys(LOSS_TERMS), **fit.loss_terms},
+            "evaluations": fit.evaluations,
+        },
+        "fit": {
+            "method": fit.method,
+            "optimizer": fit.optimizer,
+            "grid": fit.grid_shape,
+            "steps": fit.steps,
+            "spacing_mm": fit.spacing_mm,
+            "device": fit.device,
+            "dtype": fit.dtype,
+            "wall_s": fit.wall_s,
+        },
+        "margin_mm": dict(plans.margin_mm),
+        "coverage": plans.coverage,
+        "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
+    }
+    cleaned: dict[str, Any] = jsonable(metrics)
+    return cleaned
+
+
+def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]]:
+    blank = {"value": None, "low": None, "high": None}
+    unknown = {name: {**blank, "unit": unit} for name, unit in PARAMETER_UNITS.items()}
+    known = {
+        name: {"value": entry.value, "low": entry.low, "high": entry.high, "unit": entry.unit}
+        for name, entry in parameters.items()
+    }
+    return {**unknown, **known}
+
+
+def peak_memory_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in MB (10⁶ bytes); None if unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, everyone else kibibytes.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

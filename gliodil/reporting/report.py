@@ -1,0 +1,151 @@
+"""`report.html`: one self-contained page about one plan, made from the files of its folder.
+
+`render_report(folder)` reads `metrics.json`, `provenance.json` and `figures/*.png` and nothing else, so a
+report can be made again whenever a number changes. Pictures are embedded; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gliodil.data.atomic import atomic_path
+from gliodil.errors import InputError, MissingExtraError
+from gliodil.reporting import wording
+from gliodil.reporting.figures import FIGURES
+from gliodil.reporting.jsonable import read_json
+
+TEMPLATE = "report.html.j2"
+
+DIRECTIONS = ("left", "right", "anterior", "posterior", "superior", "inferior")
+PLAN_NAMES = {"standard": "Standard CTV", "trimmed": "Trimmed CTV", "model": "Model CTV"}
+RECURRENCES = {"enhancing": "Enhancing", "any": "Any"}
+TRUTH_NAMES = {
+    "relative_l2": "Relative L² error of the density",
+    "dice_at_0.1": "Dice of the regions above 10 %",
+    "dice_at_0.01": "Dice of the regions above 1 %",
+    "rmse_outside_visible": "RMS error of the density outside the visible tumour",
+}
+
+
+def render_report(folder: Path | str) -> Path:
+    """Write `report.html` into a plan folder from the numbers and figures found there.
+
+    Raises
+    ------
+    InputError
+        If the folder lacks its metrics or provenance, or they are damaged.
+    MissingExtraError
+        If jinja2 is not installed.
+    OutputError
+        If the folder cannot be written to.
+    """
+    folder = Path(folder)
+    target = folder / "report.html"
+    page = report_html(
+        read_json(folder / "metrics.json"), read_json(folder / "provenance.json"), folder / "figures"
+    )
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def report_html(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: Path) -> str:
+    """Return the page for the given content of `metrics.json` and `provenance.json`.
+
+    Parameters
+    ----------
+    figures
+        Folder with the PNG files named in `gliodil.reporting.figures.FIGURES`; missing ones are left out.
+
+    Raises
+    ------
+    InputError
+        If the metrics lack a key of the contract.
+    MissingExtraError
+        If jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report") from error
+    environment = Environment(
+        loader=PackageLoader("gliodil.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("number", "fixed", "per_cent", "seconds"):
+        environment.filters[name] = getattr(wording, name)
+    try:
+        values = _values(metrics, provenance, figures)
+    except KeyError as error:
+        raise InputError(
+            "The metrics of this plan folder are incomplete.",
+            file=figures.parent / "metrics.json",
+            expected=f"the key {error}",
+            found="none",
+            remedy="run `gliodil plan` again",
+        ) from error
+    return environment.get_template(TEMPLATE).render(values)
+
+
+def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: Path) -> dict[str, Any]:
+    """Everything the template prints, in its order."""
+    volumes, standard = metrics["volumes_ml"], metrics["volumes_ml"]["ctv_standard"]
+    return {
+        "metrics": metrics,
+        "provenance": provenance,
+        "figures": _embedded(figures),
+        "converged": metrics["status"] == "converged",
+        "status": wording.status_sentence(metrics),
+        "caution": wording.CAUTION,
+        "volumes": [
+            ("GTV", volumes["gtv"], None),
+            *(
+                (name, volumes[f"ctv_{key}"], volumes[f"ctv_{key}"] - standard if key != "standard" else None)
+                for key, name in PLAN_NAMES.items()
+            ),
+        ],
+        "plan_names": PLAN_NAMES,
+        "coverage": _coverage(metrics["coverage"]),
+        "directions": [(name.capitalize(), metrics["margin_mm"].get(name)) for name in DIRECTIONS],
+        "parameters": [
+            (wording.PARAMETER_NAMES.get(key, key), entry)
+            for key, entry in _ordered(metrics["parameters"], wording.PARAMETER_NAMES)
+        ],
+        "has_intervals": any(entry["low"] is not None for entry in metrics["parameters"].values()),
+        "terms": [
+            (wording.TERM_NAMES.get(key, key), value)
+            for key, value in _ordered(metrics["loss"]["terms"], wording.TERM_NAMES)
+        ],
+        "truth": [(TRUTH_NAMES.get(key, key), value) for key, value in (metrics["truth"] or {}).items()],
+        "methods": wording.methods(metrics),
+        "citations": wording.CITATIONS,
+    }
+
+
+def _embedded(folder: Path) -> dict[str, dict[str, str]]:
+    """Return words and base64 data of the figures that exist, in the order of `FIGURES`."""
+    found = {}
+    for name, text in FIGURES.items():
+        path = folder / f"{name}.png"
+        if path.is_file():
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            found[name] = {"title": text.title, "caption": text.caption, "alt": text.alt, "data": data}
+    return found
+
+
+def _coverage(coverage: Mapping[str, Any] | None) -> list[tuple[str, Mapping[str, float] | None]]:
+    if coverage is None:
+        return []
+    return [(words, coverage.get(key)) for key, words in RECURRENCES.items()]
+
+
+def _ordered(items: Mapping[str, Any], order: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """Return known keys in the order of `order`, then the others."""
+    known = [key for key in order if key in items]
+    return [(key, items[key]) for key in (*known, *(key for key in items if key not in order))]

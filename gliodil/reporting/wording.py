@@ -1,0 +1,119 @@
+"""Numbers and states in words, for the report: rounding, units, status, the methods paragraph, citations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ABSENT = "–"
+"""Stands wherever a value is not known."""
+
+STATUS = {
+    "converged": "The fit converged.",
+    "iteration_limit": "The fit stopped at its iteration limit before it converged.",
+    "stalled": "The fit stopped making progress before it converged.",
+    "diverged": "The fit diverged.",
+}
+CAUTION = "Density, model CTV and parameters are provisional: do not draw conclusions from them."
+
+PARAMETER_NAMES = {
+    "infiltration_length_mm": "Infiltration length √(D/ρ)",
+    "diffusivity_wm_mm2_per_day": "Diffusivity in white matter D",
+    "proliferation_rate_per_day": "Proliferation rate ρ",
+    "wm_gm_ratio": "Diffusivity ratio, white to grey matter R",
+    "threshold_core": "Density at the edge of the core",
+    "threshold_oedema": "Density at the edge of the oedema",
+    "origin_mm": "Origin x₀ (world RAS)",
+    "pet_scale": "PET scale s",
+    "pet_background": "PET background b",
+}
+TERM_NAMES = {
+    "parameters": "Parameter bounds",
+    "pde": "Growth equation",
+    "initial": "Initial condition",
+    "seg_lower": "Segmentation, lower bounds",
+    "seg_upper": "Segmentation, upper bounds",
+    "bounds": "Density within [0, 1]",
+    "csf": "No cells in CSF",
+    "pet": "PET",
+}
+CITATIONS = (
+    "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
+    "physics-informed discrete loss, Nature Communications 2025, doi:10.1038/s41467-025-60366-4 "
+    "(arXiv:2312.05063).",
+    "P. Karnakov, S. Litvinov, P. Koumoutsakos, Optimizing a discrete loss (ODIL) to solve forward and "
+    "inverse problems for partial differential equations using machine learning tools, 2022 "
+    "(arXiv:2205.04611).",
+    "P. Karnakov, S. Litvinov, P. Koumoutsakos, Solving inverse problems in physics by optimizing a discrete "
+    "loss: Fast and accurate learning without neural networks, PNAS Nexus 3(1), 2024, "
+    "doi:10.1093/pnasnexus/pgae005.",
+)
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number to `digits` significant digits, a triple to 0.1, and a dash for None."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(fixed(item, 1) for item in value) + ")"
+    mantissa, _, exponent = f"{float(value):.{digits}g}".partition("e")
+    mantissa = mantissa.replace("-", "−")
+    return f"{mantissa}×10{str(int(exponent)).translate(_RAISED)}" if exponent else mantissa
+
+
+def fixed(value: float | None, decimals: int = 1) -> str:
+    """Return a number with a fixed number of decimals, and a dash for None."""
+    if value is None:
+        return ABSENT
+    text = f"{value:.{decimals}f}"
+    # "-0.0" after rounding is 0.
+    return text.replace("-", "−") if float(text) != 0 else text.removeprefix("-")
+
+
+def per_cent(value: float | None) -> str:
+    """Return a fraction in per cent with one decimal, and a dash for None."""
+    return ABSENT if value is None else f"{100 * value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as a person would say it."""
+    if value is None:
+        return ABSENT
+    return f"{value:.0f} s" if value < 120 else f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def status_sentence(metrics: Mapping[str, Any]) -> str:
+    """Return the state of the fit in words; unknown states are quoted."""
+    known = STATUS.get(metrics["status"], f"The fit ended with status “{metrics['status']}”.")
+    message = str(metrics.get("status_message") or "").strip()
+    if not message or message.rstrip(".").lower() == known.rstrip(".").lower():
+        return known
+    return f"{known} {message[0].upper()}{message[1:].rstrip('.')}."
+
+
+def methods(metrics: Mapping[str, Any]) -> str:
+    """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
+    fit, rule = metrics["fit"], metrics["rule"]
+    grid = " × ".join(str(n) for n in fit["grid"])
+    spacing = " × ".join(f"{h:.2g}" for h in fit["spacing_mm"])
+    data = "the tumour segmentation and FET-PET" if "pet" in metrics["inputs"] else "the tumour segmentation"
+    approach = {
+        "odil": "by optimizing a discrete loss (ODIL): the residual of the discretised growth equation, its "
+        f"initial condition and the misfit to {data} are minimised together [1–3]",
+        "pinn": "with a physics-informed neural network that carries the growth equation and the misfit to "
+        f"{data} in its loss",
+    }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
+    return (
+        f"Tumour-cell density was estimated with gliodil {metrics['gliodil_version']} from one time point. "
+        "The density u, a fraction of carrying capacity, follows the Fisher–Kolmogorov equation "
+        "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
+        f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. The grid had {grid} cells "
+        f"of {spacing} mm and {fit['steps']} time levels; the optimizer was {fit['optimizer']} "
+        f"({metrics['loss']['evaluations']} gradient evaluations, {fit['dtype']}, {fit['device']}). "
+        f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
+        f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
+        "brain, as many as the standard one has."
+    )

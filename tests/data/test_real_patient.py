@@ -1,0 +1,37 @@
+"""The published example patient, with tissue maps of the SRI24 atlas; skipped where it is absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gliodil.data import load_patient
+from gliodil.errors import LabelError
+
+
+def test_gliodil_001(shared_data: Path) -> None:
+    atlas = {tissue: shared_data / "sri24" / f"{tissue}.nii.gz" for tissue in ("wm", "gm", "csf")}
+    patient = load_patient(shared_data / "gliodil_001", files=atlas, labels="gliodil")
+    assert set(patient.volumes) == {"wm", "gm", "csf", "brain", "pet", "recurrence"}
+    assert patient.segmentation.orientation == "LPS"
+    counts = [int(mask.sum()) for mask in (patient.enhancing, patient.oedema, patient.necrotic)]
+    assert counts == [41174, 58958, 27243]
+    assert patient.tumour.sum() == np.count_nonzero(patient.segmentation.data) - 8
+    assert any("8 of label 2" in text for text in patient.warnings)
+    assert any("standardPlan.nii.gz" in text for text in patient.warnings)
+    assert len(patient.warnings) == 2
+
+
+def test_conventions_of_real_patients(shared_data: Path) -> None:
+    gliodil = {"seg": shared_data / "gliodil_001" / "segm.nii.gz"}
+    assert load_patient(files=gliodil).convention.name == "gliodil"
+    for wrong in ("brats-2017", "brats-2023", "brats-2024-post", "decathlon"):
+        with pytest.raises(LabelError, match="--labels gliodil"):
+            load_patient(files=gliodil, labels=wrong)
+    low_grade = load_patient(shared_data / "tcga_du_7294", labels="brats-2017")
+    assert low_grade.warnings == ()
+    assert not low_grade.enhancing.any()
+    assert low_grade.core.sum() == low_grade.necrotic.sum() > 0
+    assert set(low_grade.volumes) == {"t1", "t1c", "t2", "flair"}
