@@ -17,13 +17,14 @@ from pathlib import Path
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
-FILE_ROLES = ("seg", "wm", "gm", "csf", "brain", "t1", "t1c", "t2", "flair", "pet", "recurrence")
+FILE_ROLES = ("seg", "wm", "gm", "csf", "brain", "t1", "t1c", "t2", "flair", "pet", "recurrence", "truth")
 """What a file can be; also the keys of `load_patient(files=...)` and the names of the command-line flags."""
 
 _OUTPUT = "output"  # results of a planner, ours or published: never an input
 
 # (role, synonyms); tokens that must stand in a row are separated by a space.
 _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("truth", ("truth density",)),  # of a simulated patient
     (_OUTPUT, ("standard plan", "standardplan", "recurrence prediction", "plan difference", "plan", "ctv",
                "gtv", "density", "margin", "truth")),
     ("recurrence", ("rec", "recurrence", "segrec", "segmrec", "recseg")),

@@ -2,11 +2,10 @@
 
 The default path (``optimizer="lbfgs"``) runs in stages, each a start for the next:
 
-1. *coarse parameters*  hard physics (w = v = 0) on a grid of 24 cells per axis, from what the segmentation suggests;
-2. *parameters*         the same on the full grid;
-3. *full*               the reference loss in (parameters, initial misfit, model error).
+1. *parameters*  exact physics (w = v = 0) on the coarsest of nested grids, from what the segmentation suggests;
+2. *full*        the reference loss in (parameters, initial misfit, model error), from grid to grid.
 
-``"gauss-newton"`` replaces the last stage; ``"adam-multigrid"`` is the public path from its own start.
+``"gauss-newton"`` replaces the last grid's optimizer; ``"adam-multigrid"`` is the public path from its own start.
 """
 
 from __future__ import annotations
@@ -32,8 +31,11 @@ from gliodil.pde.odil.gauss_newton import GaussNewtonOptions, gauss_newton
 from gliodil.pde.odil.lbfgs import LBFGSOptions, lbfgs
 from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
-COARSE_CELLS, COARSE_STEPS = 24, 96
-COARSE_EVALUATIONS, HARD_EVALUATIONS = 90, 30
+COARSEST_CELLS, COARSEST_STEPS = 24, 96
+"""Nested grids are not made coarser than this."""
+PARAMETER_EVALUATIONS = 120
+RECENTRINGS = 5
+"""Times the full loss is re-centred at most (see ``variables``)."""
 
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
@@ -81,87 +83,105 @@ def fit(patient: Patient, *, config: FitConfig | None = None, progress: Progress
         if config.optimizer == "adam-multigrid":
             outcome = Outcome(*fit_public(loss, record), torch.float64)
         else:
-            outcome = _fit_transformed(patient, loss, record)
+            outcome = _fit_nested(patient, loss, record)
     except NumericsError as error:
         raise error.for_patient(patient.identity) from None
     return _result(patient, case, config, outcome, record)
 
 
-def hard_start(patient: Patient, config: FitConfig, record: Recorder) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fit the parameters alone on a coarse grid; return z and the whitening S there."""
-    coarse = replace(
-        config, cells=min(config.cells, COARSE_CELLS), steps=min(config.steps, COARSE_STEPS)
-    )
-    case = set_up(patient, coarse)
-    loss = ReferenceLoss(case, coarse)
-    z = from_segmentation(case, coarse).coordinates(with_pet=case.pet is not None)
-    record.stage = "coarse parameters"
-    found = _hard_fit(loss, Coordinates.plain(z), COARSE_EVALUATIONS, record)
-
-    def gradient(at: torch.Tensor) -> torch.Tensor:
-        record.evaluations += 1
-        return objective.hard([at - objective.coordinates.origin]).gradient[0]
-
-    objective = TransformedLoss(loss, Coordinates.plain(found))
-    return found, whitening(gradient, found)
+def ladder(config: FitConfig) -> list[FitConfig]:
+    """Return the settings of the nested grids, coarsest first: cells and steps halve from rung to rung."""
+    rungs = [config]
+    while rungs[0].cells // 2 >= COARSEST_CELLS:
+        finer = rungs[0]
+        steps = max(min(finer.steps, COARSEST_STEPS), finer.steps // 2)
+        rungs.insert(0, replace(finer, cells=finer.cells // 2, steps=steps))
+    return rungs
 
 
-def _hard_fit(loss: ReferenceLoss, coordinates: Coordinates, budget: int, record: Recorder) -> torch.Tensor:
-    """Minimize over the parameters alone; return z."""
-    left = budget
+def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
+    """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
+    rungs = ladder(loss.config)
+    losses = [ReferenceLoss(set_up(patient, rung), rung) for rung in rungs[:-1]] + [loss]
+    record.stage = "parameters"
+    coordinates = fit_parameters(losses[0], record)
+
+    objective = TransformedLoss(losses[0], coordinates)
+    start: Point = [coordinates.zero(), objective.zero_w(), objective.zero_v().clone()]
+    for rung, finer in zip(losses, [*losses[1:], None], strict=True):
+        record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
+        objective, found = _minimize(rung, coordinates, start, record, gauss_newton_too=finer is None)
+        coordinates = objective.coordinates
+        if finer is not None:
+            start = objective.prolong_to(finer, found.x)
+    return Outcome(objective.trajectory(found.x).last, coordinates.scalars(found.x[0]), found, objective.dtype)
+
+
+def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
+    """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened."""
+    z = from_segmentation(loss.case, loss.config).coordinates(with_pet=loss.case.pet is not None)
+    left = PARAMETER_EVALUATIONS
     while True:
-        objective = TransformedLoss(loss, coordinates)
+        objective = TransformedLoss(loss, Coordinates.plain(z))
         options = LBFGSOptions(
-            tolerance=1e-3, max_evaluations=left, memory=12, curvature=_first_curvature(objective), max_step=1.0
+            tolerance=1e-3,
+            max_evaluations=left,
+            memory=12,
+            curvature=_first_curvature(objective),
+            max_step=1.0,
         )
-        best = lbfgs(objective.hard, [coordinates.zero()], options, record)
+        best = lbfgs(objective.hard, [objective.coordinates.zero()], options, record)
         if best.status == "diverged":
             raise NumericsError(
                 "The loss is not finite at the starting parameters.",
-                found=str(coordinates.scalars(coordinates.zero())),
+                found=str(objective.coordinates.scalars(objective.coordinates.zero())),
                 remedy="check the tissue maps and the segmentation",
             )
         left -= best.evaluations
-        z = coordinates.origin + coordinates.scaling @ best.x[0]
+        z = z + best.x[0]
         if left <= 0 or not objective.near_stability_limit(best.x[0]):
-            return z
-        coordinates = Coordinates(z, coordinates.scaling)  # go on with more stages
+            break  # otherwise go on with a sweep that takes a larger diffusivity
+    objective = TransformedLoss(loss, Coordinates.plain(z))
+
+    def gradient(at: torch.Tensor) -> torch.Tensor:
+        record.evaluations += 1
+        return objective.hard([at - z]).gradient[0]
+
+    return Coordinates(z, whitening(gradient, z))
 
 
 def _first_curvature(objective: TransformedLoss) -> float:
     """Curvature that makes the first step 0.1 long in the parameters' coordinates."""
     gradient = objective.hard([objective.coordinates.zero()]).gradient
-    return 10 * float(gradient[0].norm()) if gradient and float(gradient[0].norm()) > 0 else 2.0
+    length = float(gradient[0].norm()) if gradient else 0.0
+    return 10 * length if length > 0 else 2.0
 
 
-def _fit_transformed(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
+def _minimize(
+    loss: ReferenceLoss, coordinates: Coordinates, start: Point, record: Recorder, *, gauss_newton_too: bool
+) -> tuple[TransformedLoss, Minimum]:
+    """Minimize the reference loss on one grid; the sweep gets more stages if the diffusivity asks for them."""
     config = loss.config
-    z, scaling = hard_start(patient, config, record)
-    record.stage = "parameters"
-    z = _hard_fit(loss, Coordinates(z.to(loss.case.grid.device), scaling), HARD_EVALUATIONS, record)
-    coordinates = Coordinates(z, scaling)
-
-    record.stage = "full"
-    if config.optimizer == "gauss-newton":
+    if config.optimizer == "gauss-newton" and gauss_newton_too:
         objective = TransformedLoss(loss, coordinates, dtype=torch.float64)
-        start: Point = [coordinates.zero(), objective.zero_w(), objective.zero_v()]
-        found = gauss_newton(
-            objective.residuals,
-            start,
-            GaussNewtonOptions(tolerance=config.tolerance, max_iterations=config.max_evaluations),
-            record,
-        )
-        found = replace(found, terms=objective.full(found.x).terms)
-    else:
-        objective = TransformedLoss(loss, coordinates)
-        start = [coordinates.zero(), objective.zero_w(), objective.zero_v()]
-        options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations)
-        found = lbfgs(objective.full, start, options, record)
-        if objective.near_stability_limit(found.x[0]):
-            message = f"{found.message} The diffusivity reached the stability limit of the sweep."
-            found = replace(found, status="stalled", message=message)
-    last = objective.trajectory(found.x).last
-    return Outcome(last, coordinates.scalars(found.x[0]), found, objective.dtype)
+        options = GaussNewtonOptions(tolerance=config.tolerance, max_iterations=config.max_evaluations)
+        found = gauss_newton(objective.residuals, [t.double() for t in start], options, record)
+        return objective, replace(found, terms=objective.full(found.x).terms)
+    objective, left = TransformedLoss(loss, coordinates), config.max_evaluations
+    for _ in range(RECENTRINGS):
+        options_lbfgs = LBFGSOptions(tolerance=config.tolerance, max_evaluations=left)
+        found = lbfgs(objective.full, start, options_lbfgs, record)
+        left -= found.evaluations + 1
+        objective, start = objective.recentred(found.x)
+        exact = objective.full(start)
+        agrees = exact.value <= found.value * (1 + 10 * config.tolerance)
+        found = replace(found, x=start, value=exact.value, terms=exact.terms)
+        if agrees or left <= 0 or found.status == "diverged":
+            break
+    if found.status == "converged" and not agrees:
+        message = "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
+        found = replace(found, status="stalled", message=message)
+    return objective, found
 
 
 def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, record: Recorder) -> Fit:

@@ -1,7 +1,15 @@
 """The scalars of the model, their public hinges, and the coordinates in which they are optimized.
 
-Coordinates z (all of order one): ln D, ln ρ, ln R, origin/10 mm, θ_core, θ_oedema and, with PET, scale and background.
-Logarithms keep D, ρ and R positive and make relative changes comparable.
+The reference loss charges the squared *sum* of the parameters' distances from their admissible intervals: a term with
+kinks, at which a quasi-Newton method jams. The coordinates z therefore cover the admissible box only, where that term is
+zero:
+
+    ln D, ln R, θ_core, θ_oedema, s      low + (high − low)·sigmoid(z)
+    ln ρ                                 ln 0.02 + softplus(z)
+    b                                    0.5 − softplus(z)
+    origin                               10 mm · z
+
+All are of order one, and relative changes of D, ρ and R count alike.
 """
 
 from __future__ import annotations
@@ -10,8 +18,18 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import softplus
 
 ORIGIN_SCALE_MM = 10.0
+DIFFUSIVITY = (0.01, 10.0)
+SLOWEST_RATE = 0.02
+RATIO = (10.0, 1000.0)
+THRESHOLD_CORE = (0.5, 0.85)
+THRESHOLD_OEDEMA = (0.2, 0.5)
+PET_SCALE = (0.5, 1.02)
+LARGEST_PET_BACKGROUND = 0.5
+_LOG_DIFFUSIVITY = (math.log(DIFFUSIVITY[0]), math.log(DIFFUSIVITY[1]))
+_LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
 
 
 @dataclass(frozen=True)
@@ -78,42 +96,58 @@ class Scalars:
         """Decode z, shape (8,) or with PET (10,); differentiable."""
         with_pet = z.shape[0] == 10
         return cls(
-            z[0].exp(),
-            z[1].exp(),
-            z[2].exp(),
-            z[3:6] * ORIGIN_SCALE_MM,
-            z[6],
-            z[7],
-            z[8] if with_pet else z.new_tensor(1.0),
-            z[9] if with_pet else z.new_tensor(0.0),
+            diffusivity=_into(z[0], *_LOG_DIFFUSIVITY).exp(),
+            proliferation_rate=SLOWEST_RATE * softplus(z[1]).exp(),
+            wm_gm_ratio=_into(z[2], *_LOG_RATIO).exp(),
+            origin=z[3:6] * ORIGIN_SCALE_MM,
+            threshold_core=_into(z[6], *THRESHOLD_CORE),
+            threshold_oedema=_into(z[7], *THRESHOLD_OEDEMA),
+            pet_scale=_into(z[8], *PET_SCALE) if with_pet else z.new_tensor(1.0),
+            pet_background=LARGEST_PET_BACKGROUND - softplus(z[9]) if with_pet else z.new_tensor(0.0),
         )
 
     def coordinates(self, *, with_pet: bool) -> torch.Tensor:
-        """Encode as z, float64."""
+        """Encode as z, float64; values on or beyond a bound are moved just inside."""
         parts = [
-            self.diffusivity.log().reshape(1),
-            self.proliferation_rate.log().reshape(1),
-            self.wm_gm_ratio.log().reshape(1),
+            _out_of(self.diffusivity.log(), *_LOG_DIFFUSIVITY).reshape(1),
+            _inverse_softplus((self.proliferation_rate / SLOWEST_RATE).log()).reshape(1),
+            _out_of(self.wm_gm_ratio.log(), *_LOG_RATIO).reshape(1),
             self.origin / ORIGIN_SCALE_MM,
-            self.threshold_core.reshape(1),
-            self.threshold_oedema.reshape(1),
+            _out_of(self.threshold_core, *THRESHOLD_CORE).reshape(1),
+            _out_of(self.threshold_oedema, *THRESHOLD_OEDEMA).reshape(1),
         ]
         if with_pet:
-            parts += [self.pet_scale.reshape(1), self.pet_background.reshape(1)]
+            parts += [
+                _out_of(self.pet_scale, *PET_SCALE).reshape(1),
+                _inverse_softplus(LARGEST_PET_BACKGROUND - self.pet_background).reshape(1),
+            ]
         return torch.cat(parts).detach().double()
 
     def hinge_sum(self) -> torch.Tensor:
         """Return the summed distance of the parameters from their admissible intervals (public values)."""
         return (
-            _outside(self.diffusivity, 0.01, 10)
-            + _outside(self.proliferation_rate, 0.02, math.inf)
-            + _outside(self.wm_gm_ratio, 10, 1000)
-            + _outside(self.threshold_core, 0.5, 0.85)
-            + _outside(self.threshold_oedema, 0.2, 0.5)
-            + _outside(self.pet_scale, 0.5, 1.02)
-            + _outside(self.pet_background, -math.inf, 0.5)
+            _outside(self.diffusivity, *DIFFUSIVITY)
+            + _outside(self.proliferation_rate, SLOWEST_RATE, math.inf)
+            + _outside(self.wm_gm_ratio, *RATIO)
+            + _outside(self.threshold_core, *THRESHOLD_CORE)
+            + _outside(self.threshold_oedema, *THRESHOLD_OEDEMA)
+            + _outside(self.pet_scale, *PET_SCALE)
+            + _outside(self.pet_background, -math.inf, LARGEST_PET_BACKGROUND)
         )
 
 
 def _outside(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return (low - x).clamp(min=0) + (x - high).clamp(min=0)
+
+
+def _into(z: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return low + (high - low) * torch.sigmoid(z)
+
+
+def _out_of(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return torch.logit((x - low) / (high - low), eps=1e-3)
+
+
+def _inverse_softplus(x: torch.Tensor) -> torch.Tensor:
+    x = x.clamp(min=1e-3)
+    return x + torch.log(-torch.expm1(-x))

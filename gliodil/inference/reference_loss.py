@@ -59,12 +59,14 @@ class ReferenceLoss:
         """σ such that the initial term is Σ (σ (u⁰ − g))²."""
         return WEIGHT_INITIAL / math.sqrt(self.entries)
 
-    def seed(self, origin: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
+    def seed(
+        self, origin: torch.Tensor, *, cutoff_width: float = 0.0, support: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return g centred at ``origin`` (mm from the grid's corner), shape (N,), differentiable in it.
 
-        ``cutoff_width`` softens its cutoff (see ``pde.seed``); 0 is the reference.
+        The reference is the default; ``cutoff_width`` and ``support`` smooth it (see ``pde.seed``).
         """
-        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width)
+        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width, support=support)
 
     def scalar_terms(self, p: Scalars) -> Terms:
         """Return the parameter term."""

@@ -4,6 +4,10 @@
 
 so that the initial term is exactly ‖w‖² and the pde term nearly ‖v‖². The parameters enter as z = z₀ + S y with
 S chosen from the curvature of the loss in z alone (``whitening``), so that the Hessian in (y, w, v) is close to 2I.
+
+The seed's cutoff makes the loss jump whenever the origin carries a cell across it. Each ``TransformedLoss`` therefore
+freezes the set of cells the seed occupies to that of its own z₀; at y = 0 it is the reference loss exactly, and the fit
+re-centres until the two agree where it stops.
 """
 
 from __future__ import annotations
@@ -15,8 +19,10 @@ import torch
 
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, ReferenceLoss, squares
+from gliodil.pde.multigrid import prolong
 from gliodil.pde.odil.problem import Evaluation, Point
-from gliodil.pde.odil.trajectory import Steps, Trajectory, stages_needed, stiffness_limit, sweep, unroll
+from gliodil.pde.odil.steps import Steps, stages_needed, stiffness_limit
+from gliodil.pde.odil.trajectory import Trajectory, sweep, unroll
 from gliodil.pde.operators import spectral_bound
 
 SEED_RAMP = 0.15
@@ -40,6 +46,10 @@ class Coordinates:
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Decode y."""
         return Scalars.from_coordinates(self.origin + self.scaling @ y)
+
+    def moved(self, y: torch.Tensor) -> Coordinates:
+        """Return the same coordinates centred at y."""
+        return Coordinates(self.origin + self.scaling @ y.detach(), self.scaling)
 
     def zero(self) -> torch.Tensor:
         """Return y = 0."""
@@ -66,6 +76,8 @@ class TransformedLoss:
         grid = loss.case.grid
         self.model = loss.case.model.to(dtype)
         self.impassable = loss.impassable.to(dtype)
+        origin = coordinates.scalars(coordinates.zero()).origin
+        self.support = loss.seed(origin) > 0
         self._no_error: torch.Tensor | None = None
         self.steps_shape = (loss.config.steps - 1, grid.cells)
         self.stages = stages_needed(self._stiffness(coordinates.zero()) * STIFFNESS_MARGIN)
@@ -78,6 +90,9 @@ class TransformedLoss:
             )
         return (float(bound) + float(p.proliferation_rate)) * self.loss.config.dt
 
+    def _seed(self, origin: torch.Tensor) -> torch.Tensor:
+        return self.loss.seed(origin, support=self.support).to(self.dtype)
+
     def _run(self, p: Scalars, u0: torch.Tensor, v: torch.Tensor) -> Trajectory:
         steps = Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages)
         coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
@@ -89,7 +104,7 @@ class TransformedLoss:
             p = self.coordinates.scalars(x[0])
             if len(x) == 1:
                 return self._run(p, self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype), self.zero_v())
-            u0 = self.loss.seed(p.origin).to(self.dtype) + x[1] / self.loss.sigma_initial
+            u0 = self._seed(p.origin) + x[1] / self.loss.sigma_initial
             return self._run(p, u0, x[2])
 
     def zero_w(self) -> torch.Tensor:
@@ -104,6 +119,19 @@ class TransformedLoss:
             )
         return self._no_error
 
+    def prolong_to(self, finer: ReferenceLoss, x: Point) -> Point:
+        """Return the point of a finer grid with the same parameters, initial misfit w/σ_w and model error v/σ_v."""
+        y, w, v = x
+        here, there = self.loss, finer
+        shape = there.case.grid.shape
+        misfit = prolong(here.case.grid.box(w)[None], (1, *shape)).reshape(-1)
+        error = prolong(here.case.grid.box(v), (there.config.steps - 1, *shape))
+        return [
+            y,
+            misfit * (there.sigma_initial / here.sigma_initial),
+            error.reshape(there.config.steps - 1, -1) * (there.sigma_pde / here.sigma_pde),
+        ]
+
     def full(self, x: Point) -> Evaluation:
         """Return the reference loss and its gradient at [y, w, v]."""
         leaves = [t.detach().requires_grad_() for t in x]
@@ -111,7 +139,7 @@ class TransformedLoss:
         if self._inadmissible(y):
             return Evaluation(float("inf"), [], {})
         p = self.coordinates.scalars(y)
-        u0 = self.loss.seed(p.origin).to(self.dtype) + w / self.loss.sigma_initial
+        u0 = self._seed(p.origin) + w / self.loss.sigma_initial
         t = self._run(p, u0, v)
         terms = {"pde": t.pde, "initial": w.square().sum().double(), **self._terms(t, p)}
         return _evaluate(terms, leaves)
@@ -129,7 +157,7 @@ class TransformedLoss:
         """Return the weighted residuals at [y, w, v], plain differentiable torch (for Gauss-Newton)."""
         y, w, v = x
         p = self.coordinates.scalars(y)
-        u0 = self.loss.seed(p.origin).to(self.dtype) + w / self.loss.sigma_initial
+        u0 = self._seed(p.origin) + w / self.loss.sigma_initial
         coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
         u = unroll(
             u0,
@@ -152,6 +180,16 @@ class TransformedLoss:
         """Whether the sweep would be unstable here (the optimizer then shortens its step)."""
         stiffness = self._stiffness(y)
         return not stiffness <= stiffness_limit(self.stages)
+
+    def recentred(self, x: Point) -> tuple[TransformedLoss, Point]:
+        """Return the loss re-centred at a point [y, w, v] (seed support, stability), and the point there.
+
+        The trajectory stays what it was up to seed cells entering or leaving, unless the sweep now needs another number of stages, whose model error
+        starts from zero.
+        """
+        there = TransformedLoss(self.loss, self.coordinates.moved(x[0]), dtype=self.dtype)
+        v = x[2] if there.stages == self.stages else torch.zeros_like(x[2])
+        return there, [there.coordinates.zero(), x[1], v]
 
     def near_stability_limit(self, y: torch.Tensor) -> bool:
         """Whether the stability limit may have held the optimizer back at y."""

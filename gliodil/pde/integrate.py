@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 
 from gliodil.errors import NumericsError
+from gliodil.pde import fused
 from gliodil.pde.models.fisher_kolmogorov import FisherKolmogorov
 from gliodil.pde.operators import Faces, add_diffusion_, spectral_bound
 
@@ -79,6 +80,8 @@ def integrate(
 
 def rate_(out: torch.Tensor, u: torch.Tensor, coefficients: Faces, rho: float, scratch: torch.Tensor) -> None:
     """Write A(u) = ∇·(D∇u) + ρ|u|(1−u) into ``out``; no temporaries."""
+    if fused.applies(u):
+        return fused.rate_(out, u, coefficients, rho)
     torch.abs(u, out=out)
     torch.sub(1, u, out=scratch)
     out.mul_(scratch).mul_(rho)

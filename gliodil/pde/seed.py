@@ -15,7 +15,13 @@ CUTOFF = 0.1
 PEAK = MASS_MM3 * (4 * math.pi * SPREAD_MM2) ** -1.5
 
 
-def gaussian_seed(centres: torch.Tensor, origin: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
+def gaussian_seed(
+    centres: torch.Tensor,
+    origin: torch.Tensor,
+    *,
+    cutoff_width: float = 0.0,
+    support: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return g at the cell centres, shape (N,), differentiable in the origin.
 
     Parameters
@@ -27,9 +33,13 @@ def gaussian_seed(centres: torch.Tensor, origin: torch.Tensor, *, cutoff_width: 
     cutoff_width
         > 0 replaces the jump at the cutoff by a ramp of that relative width, so that a search for the origin
         sees no steps.
+    support
+        Cells the seed may occupy, in place of those where it exceeds the cutoff; shape (N,), boolean.
     """
     distance2 = (centres - origin[:, None]).square().sum(dim=0)
     g = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
+    if support is not None:
+        return g * support
     if cutoff_width > 0:
         return g * torch.sigmoid((g / CUTOFF - 1) / cutoff_width)
     return torch.where(g >= CUTOFF, g, torch.zeros_like(g))

@@ -72,7 +72,8 @@ FIGURES = {
     ),
     "pet": FigureText(
         "Fit to PET",
-        "Each cell counts voxels of enhancing tumour and oedema above a tenth of the highest uptake.",
+        "Each cell counts voxels of enhancing tumour and oedema above a tenth of the highest uptake. "
+        "The line is the fitted relation between PET and density.",
         "Two-dimensional histogram of estimated density against PET uptake with the fitted straight line.",
     ),
     "loss": FigureText(

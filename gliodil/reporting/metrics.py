@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gliodil import __version__
 from gliodil.data.patient import Patient
 from gliodil.inference.result import Fit, Parameter
 from gliodil.reporting.jsonable import jsonable
-from gliodil.reporting.provenance import package_version
 
 if TYPE_CHECKING:
     from gliodil.planning.plans import Plans
@@ -58,7 +58,7 @@ def build_metrics(
     metrics = {
         "schema_version": SCHEMA_VERSION,
         "statement": STATEMENT,
-        "gliodil_version": package_version(),
+        "gliodil_version": __version__,
         "patient": patient.identity,
         "label_convention": patient.convention.name,
         "inputs": ["seg", *sorted(patient.volumes)],

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gliodil import __version__
 from gliodil.data.nifti import read_nifti
 from gliodil.data.patient import Patient
 from gliodil.errors import GliodilError
@@ -54,7 +55,7 @@ def build_provenance(
     return {
         "schema_version": 1,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "package": {"name": "gliodil", "version": package_version(), "commit": checkout_commit()},
+        "package": {"name": "gliodil", "version": __version__, "commit": checkout_commit()},
         "python": platform.python_version(),
         "libraries": library_versions(),
         "platform": {
@@ -72,14 +73,6 @@ def build_provenance(
         "grid": _geometry(patient.segmentation),
         "inputs": [input_record(key, path) for key, path in patient.files.items()],
     }
-
-
-def package_version() -> str:
-    """Return the installed version of gliodil, `"unknown"` when it runs uninstalled."""
-    try:
-        return metadata.version("gliodil")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def library_versions() -> dict[str, str]:

@@ -82,7 +82,8 @@ def seconds(value: float | None) -> str:
     """Return a duration as a person would say it."""
     if value is None:
         return ABSENT
-    return f"{value:.0f} s" if value < 120 else f"{value // 60:.0f} min {value % 60:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes >= 2 else f"{round(value)} s"
 
 
 def status_sentence(metrics: Mapping[str, Any]) -> str:

@@ -26,8 +26,9 @@ NAMES = {
     "flair": ["flair", "FLAIR", "BraTS-GLI-00000-000-t2f", "t2_flair", "sub-01_ses-preop_FLAIR"],
     "pet": ["pet", "FET", "fet-pet", "p_pet_1", "sub-01_trc-FET_pet"],
     "recurrence": ["segm_rec", "recurrence", "rec", "seg-recurrence", "recurrence_seg"],
+    "truth": ["truth_density", "sub-01_truth_density"],
     "output": ["standardPlan", "recurrencePrediction", "density", "ctv_model", "ctv_standard", "margin",
-               "plan_difference"],
+               "plan_difference", "truth"],
     None: ["adc", "dti_fa", "t10", "1t1c2", "segmx", "petal", "scan"],
 }  # fmt: skip
 

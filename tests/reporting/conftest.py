@@ -36,7 +36,7 @@ def radius_mm(centre: NDArray = CENTRE) -> NDArray[np.float64]:
     return np.linalg.norm((index - centre) * SPACING, axis=-1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_patient() -> Callable[..., Patient]:
     def make(
         orientation: str = "LPS", *, recurrence: bool = True, pet: bool = True, **extra: NDArray
@@ -52,7 +52,7 @@ def make_patient() -> Callable[..., Patient]:
         volumes = {name: place(array, orientation, kind="scalar") for name, array in maps.items()}
         volumes["brain"] = place(brain.astype(np.uint8), orientation, kind="label")
         if recurrence:
-            regrown = 3 * (radius_mm(CENTRE + [3, 4, 0]) < 9).astype(np.uint8)
+            regrown = 3 * (radius_mm(np.add(CENTRE, (3, 4, 0))) < 9).astype(np.uint8)
             volumes["recurrence"] = place(regrown, orientation, kind="label")
         return Patient(
             identity="sub-01",
@@ -65,13 +65,13 @@ def make_patient() -> Callable[..., Patient]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_fit() -> Callable[..., Fit]:
     def make(patient: Patient, *, status: str = "converged", **changes: object) -> Fit:
         grid = patient.segmentation
         centre = nib.affines.apply_affine(place(np.zeros(SHAPE), "RAS", kind="scalar").affine, CENTRE)
         away = np.linalg.norm(
-            grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)) - (centre + [2, 5, 0]), axis=-1
+            grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)) - np.add(centre, (2, 5, 0)), axis=-1
         )
         density = patient.brain / (1 + np.exp((away - 18) / 4))
         values: dict = {
@@ -109,7 +109,7 @@ def make_fit() -> Callable[..., Fit]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def case(make_patient: Callable[..., Patient], make_fit: Callable[..., Fit]) -> tuple[Patient, Fit, Plans]:
     patient = make_patient()
     fit = make_fit(patient)

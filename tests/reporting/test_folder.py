@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -35,7 +36,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def write(case):
     patient, fit, plans = case
 
@@ -46,10 +47,17 @@ def write(case):
     return run
 
 
+@pytest.fixture(scope="module")
+def written(write, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("plan") / "out"
+    write(out, log_text="a line\n")
+    return out
+
+
 @pytest.fixture
-def folder(write, tmp_path) -> Path:
-    write(tmp_path / "out", log_text="a line\n")
-    return tmp_path / "out"
+def folder(written, tmp_path) -> Path:
+    """A plan folder to do with as a test likes."""
+    return shutil.copytree(written, tmp_path / "out")
 
 
 def test_the_folder_has_every_file_of_the_contract(folder, case):
@@ -67,9 +75,9 @@ def test_the_folder_has_every_file_of_the_contract(folder, case):
     assert np.count_nonzero(standard) == np.count_nonzero(model)
 
 
-def test_nothing_but_the_folder_is_left_behind(folder):
-    assert [path.name for path in folder.parent.iterdir()] == ["out"]
-    assert not [name for name in files(folder) if Path(name).name.startswith(".")]
+def test_nothing_but_the_folder_is_left_behind(written):
+    assert [path.name for path in written.parent.iterdir()] == ["out"]
+    assert not [name for name in files(written) if Path(name).name.startswith(".")]
 
 
 def test_the_log_is_asked_for_last(write, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_headings_have_one_top_and_no_gaps(render):
     levels = [int(tag[1]) for tag, _ in render().tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(below - above <= 1 for above, below in zip(levels, levels[1:], strict=False))
+    assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
 def test_the_first_screen_says_what_must_not_be_missed(render):

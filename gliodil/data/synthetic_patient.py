@@ -1,0 +1,81 @@
+"""A patient whose tumour is known, and the files it is kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gliodil.data.atomic import atomic_path
+from gliodil.data.nifti import write_nifti
+from gliodil.data.patient import Patient
+from gliodil.data.volume import Volume
+
+UNITS = {
+    "diffusivity_wm_mm2_per_day": "mm²/day",
+    "proliferation_rate_per_day": "1/day",
+    "wm_gm_ratio": "1",
+    "infiltration_length_mm": "mm",
+    "threshold_necrotic": "1",
+    "threshold_core": "1",
+    "threshold_oedema": "1",
+    "origins_mm": "mm",
+    "duration_days": "day",
+    "pet_scale": "1",
+    "pet_background": "1",
+    "recurrence_days": "day",
+}
+"""Unit of each parameter of a synthetic patient; origins are in world coordinates (RAS+)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticPatient:
+    """A patient whose tumour is known.
+
+    Attributes
+    ----------
+    patient
+        What a clinic would have: segmentation (brats-2023), wm, gm, csf, brain, t1, pet, recurrence.
+    truth
+        Tumour-cell density in [0, 1] at the time of imaging, on the same grid.
+    parameters
+        What the tumour was made with; keys and units as in `UNITS`. The infiltration length is √(D_w/ρ).
+    volumes_ml
+        Volumes of the visible tumour, its core, and the enhancing and whole recurrence [mL].
+    settings
+        seed, foci, resolution_mm, and the number of the draw that was taken (from 0).
+    """
+
+    patient: Patient
+    truth: Volume
+    parameters: Mapping[str, Any]
+    volumes_ml: Mapping[str, float]
+    settings: Mapping[str, float]
+
+    def save(self, folder: Path | str) -> Path:
+        """Write seg, the other volumes, truth_density (.nii.gz) and truth.json; equal patients, equal bytes.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written to.
+        """
+        folder = Path(folder)
+        record = {
+            "schema_version": 1,
+            "statement": "Simulated patient. Research use only.",
+            "label_convention": self.patient.convention.name,
+            "settings": dict(self.settings),
+            "parameters": dict(self.parameters),
+            "units": UNITS,
+            "volumes_ml": dict(self.volumes_ml),
+        }
+        volumes = {"seg": self.patient.segmentation, **self.patient.volumes, "truth_density": self.truth}
+        for name, volume in volumes.items():
+            write_nifti(volume, folder / f"{name}.nii.gz")
+        with atomic_path(folder / "truth.json") as temporary:
+            text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return folder

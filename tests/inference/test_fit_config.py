@@ -1,0 +1,59 @@
+"""Settings of a fit: what is refused, and what they imply."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from gliodil.errors import InputError
+from gliodil.inference.case import choose_device
+from gliodil.inference.config import FitConfig
+
+
+def test_defaults_are_the_published_setting() -> None:
+    config = FitConfig()
+    assert (config.cells, config.steps, config.duration_days, config.crop_factor) == (48, 192, 100.0, 1.5)
+    assert config.dt == pytest.approx(100 / 192)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert FitConfig(**config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cells", 7),
+        ("cells", 513),
+        ("steps", 1),
+        ("duration_days", 0.0),
+        ("duration_days", -3.0),
+        ("duration_days", math.nan),
+        ("crop_factor", 0.5),
+        ("crop_factor", math.nan),
+        ("pde_weight", 0.0),
+        ("optimizer", "newton"),
+        ("max_evaluations", 0),
+        ("tolerance", 0.0),
+        ("tolerance", 1.0),
+    ],
+)
+def test_out_of_range_settings_are_named(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"'{name}'") as caught:
+        FitConfig(**{name: value})
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["duration_days", "pde_weight"])
+@pytest.mark.xfail(reason="infinite settings are accepted", strict=True)
+def test_infinite_settings_are_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        FitConfig(**{name: math.inf})  # type: ignore[arg-type]
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="Unknown device"):
+        choose_device("abacus")
