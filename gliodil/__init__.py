@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Volume": "gliodil.data.volume",
     "Patient": "gliodil.data.patient",
-    "load_patient": "gliodil.data.load",
+    "load_patient": "gliodil.data.patient",
     "read_nifti": "gliodil.data.nifti",
     "write_nifti": "gliodil.data.nifti",
     "simulate": "gliodil.data.synthetic",
@@ -30,7 +30,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from gliodil.data.load import load_patient as load_patient
+    from gliodil.data.patient import load_patient as load_patient
     from gliodil.data.nifti import read_nifti as read_nifti
     from gliodil.data.nifti import write_nifti as write_nifti
     from gliodil.data.patient import Patient as Patient

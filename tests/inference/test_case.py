@@ -54,14 +54,13 @@ def test_cells_lie_where_the_affine_says(make_patient: PatientFactory, affine: n
         np.testing.assert_allclose(case.world(centres[:, at]), world[at], atol=1e-9)
     assert nib.aff2axcodes(case.affine) == nib.aff2axcodes(affine)
 
-    nearest = np.rint(patient.segmentation.to_index(world)).astype(int)
-    at_voxel = tuple(nearest.T)
-    for field, mask in (
-        (case.core, patient.core),
-        (case.oedema, patient.oedema),
-        (case.enhancing, patient.enhancing),
-    ):
-        assert np.mean(field.numpy() == mask[at_voxel]) > 0.99  # ties between voxels may go either way
+    position = patient.segmentation.to_index(world)
+    clear = (np.abs(position % 1 - 0.5) > 1e-6).all(axis=-1)  # halfway between voxels either may be taken
+    at_voxel = tuple(np.rint(position).astype(int).T)
+    assert np.count_nonzero(clear) > 300
+    for name in ("core", "oedema", "enhancing"):
+        expected = getattr(patient, name)[at_voxel]
+        assert np.array_equal(getattr(case, name).numpy()[clear], expected[clear]), name
 
 
 def test_crop_is_the_box_enlarged_about_its_centre(make_patient: PatientFactory) -> None:

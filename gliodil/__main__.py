@@ -1,0 +1,5 @@
+"""``python -m gliodil``."""
+
+from gliodil.cli import run
+
+run()
