@@ -39,7 +39,7 @@ class Case:
         Grid index to world millimetres, 4×4.
     model
         Fisher-Kolmogorov equation on the crop's tissue.
-    core, oedema, enhancing
+    core, oedema, enhancing, necrotic
         Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
     pet
         FET-PET scaled to its maximum, shape (N,), or None.
@@ -55,6 +55,7 @@ class Case:
     core: torch.Tensor
     oedema: torch.Tensor
     enhancing: torch.Tensor
+    necrotic: torch.Tensor
     pet: torch.Tensor | None
     passable_voxels: BoolArray
     warnings: tuple[str, ...]
@@ -106,7 +107,7 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
     label = grid.field(
         patient.segmentation.with_data(labels, kind="label").resample_to(frame).data.astype(np.int64)
     )
-    core, oedema, enhancing = label >= 2, label == 1, label == 3
+    core, oedema = label >= 2, label == 1
     if not bool(core.any()):
         raise GeometryError(
             "The tumour core falls between the cells of the computational grid.",
@@ -120,7 +121,8 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         model=FisherKolmogorov.on(grid, scalar(white).clamp(0, 1), scalar(grey).clamp(0, 1)),
         core=core,
         oedema=oedema,
-        enhancing=enhancing,
+        enhancing=label == 3,
+        necrotic=label == 2,
         pet=_pet(patient, scalar),
         passable_voxels=white + grey >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),

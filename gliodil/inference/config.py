@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from gliodil.errors import InputError
 
+Loss = Literal["informed", "reference"]
 Optimizer = Literal["lbfgs", "gauss-newton", "adam-multigrid"]
 
 
@@ -26,6 +27,9 @@ class FitConfig:
         Size of the crop relative to the bounding box of all tumour labels.
     pde_weight
         λ, the factor on the physics residual's weight.
+    loss
+        ``"informed"``: the reference loss with the necrotic rim as a third level and priors in place of the
+        parameter hinges (default, see ``informed_loss``); ``"reference"``: the public loss.
     optimizer
         ``"lbfgs"``: parameters first, then everything, in the variables of ``pde.odil.trajectory`` (default);
         ``"gauss-newton"``: the same variables, Gauss-Newton in float64, for small grids;
@@ -43,6 +47,7 @@ class FitConfig:
     duration_days: float = 100.0
     crop_factor: float = 1.5
     pde_weight: float = 1.0
+    loss: Loss = "informed"
     optimizer: Optimizer = "lbfgs"
     max_evaluations: int = 250
     tolerance: float = 1e-3
@@ -62,6 +67,9 @@ class FitConfig:
         need(self.duration_days > 0, "duration_days", "a positive number of days")
         need(1 <= self.crop_factor <= 10, "crop_factor", "1 to 10")
         need(self.pde_weight > 0, "pde_weight", "a positive factor")
+        need(self.loss in get_args(Loss), "loss", " | ".join(get_args(Loss)))
+        public = self.optimizer != "adam-multigrid" or self.loss == "reference"
+        need(public, "loss", 'loss="reference" with optimizer="adam-multigrid": the public path has no other')
         need(self.optimizer in get_args(Optimizer), "optimizer", " | ".join(get_args(Optimizer)))
         need(self.max_evaluations >= 1, "max_evaluations", "at least 1")
         need(0 < self.tolerance < 1, "tolerance", "between 0 and 1")

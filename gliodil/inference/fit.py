@@ -21,6 +21,7 @@ from gliodil.data.patient import Patient
 from gliodil.errors import NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
+from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -79,7 +80,7 @@ def fit(patient: Patient, *, config: FitConfig | None = None, progress: Progress
     record = Recorder(progress=progress)
     try:
         case = set_up(patient, config)
-        loss = ReferenceLoss(case, config)
+        loss = make_loss(case, config)
         if config.optimizer == "adam-multigrid":
             outcome = Outcome(*fit_public(loss, record), torch.float64)
         else:
@@ -102,7 +103,7 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
     """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
     rungs = ladder(loss.config)
-    losses = [ReferenceLoss(set_up(patient, rung), rung) for rung in rungs[:-1]] + [loss]
+    losses = [make_loss(set_up(patient, rung), rung) for rung in rungs[:-1]] + [loss]
     record.stage = "parameters"
     coordinates = fit_parameters(losses[0], record)
 
@@ -119,10 +120,11 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
 
 def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
     """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened."""
-    z = from_segmentation(loss.case, loss.config).coordinates(with_pet=loss.case.pet is not None)
+    box = loss.box()
+    z = box.encode(from_segmentation(loss.case, loss.config))
     left = PARAMETER_EVALUATIONS
     while True:
-        objective = TransformedLoss(loss, Coordinates.plain(z))
+        objective = TransformedLoss(loss, Coordinates.plain(box, z))
         options = LBFGSOptions(
             tolerance=1e-3,
             max_evaluations=left,
@@ -141,13 +143,13 @@ def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
         z = z + best.x[0]
         if left <= 0 or not objective.near_stability_limit(best.x[0]):
             break  # otherwise go on with a sweep that takes a larger diffusivity
-    objective = TransformedLoss(loss, Coordinates.plain(z))
+    objective = TransformedLoss(loss, Coordinates.plain(box, z))
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
         record.evaluations += 1
         return objective.hard([at - z]).gradient[0]
 
-    return Coordinates(z, whitening(gradient, z))
+    return Coordinates(box, z, whitening(gradient, z))
 
 
 def _first_curvature(objective: TransformedLoss) -> float:

@@ -1,13 +1,13 @@
 """The scalars of the model, their public hinges, and the coordinates in which they are optimized.
 
 The reference loss charges the squared *sum* of the parameters' distances from their admissible intervals: a term with
-kinks, at which a quasi-Newton method jams. The coordinates z therefore cover the admissible box only, where that term is
-zero:
+kinks, at which a quasi-Newton method jams. The coordinates z therefore cover a box only, for the reference loss the one
+where that term is zero:
 
-    ln D, ln R, θ_core, θ_oedema, s      low + (high − low)·sigmoid(z)
-    ln ρ                                 ln 0.02 + softplus(z)
-    b                                    0.5 − softplus(z)
-    origin                               10 mm · z
+    ln D, ln R, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
+    ln ρ                                     ln(slowest) + softplus(z)
+    b                                        0.5 − softplus(z)
+    origin                                   10 mm · z
 
 All are of order one, and relative changes of D, ρ and R count alike.
 """
@@ -28,8 +28,55 @@ THRESHOLD_CORE = (0.5, 0.85)
 THRESHOLD_OEDEMA = (0.2, 0.5)
 PET_SCALE = (0.5, 1.02)
 LARGEST_PET_BACKGROUND = 0.5
-_LOG_DIFFUSIVITY = (math.log(DIFFUSIVITY[0]), math.log(DIFFUSIVITY[1]))
-_LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
+
+
+@dataclass(frozen=True)
+class Box:
+    """Admissible intervals of the coordinates, and which scalars are free.
+
+    ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec.
+    """
+
+    with_pet: bool
+    with_necrosis: bool = False
+    diffusivity: tuple[float, float] = DIFFUSIVITY
+    slowest_rate: float = SLOWEST_RATE
+    ratio: tuple[float, float] = RATIO
+    threshold_core: tuple[float, float] = THRESHOLD_CORE
+    threshold_oedema: tuple[float, float] = THRESHOLD_OEDEMA
+    threshold_necrotic: tuple[float, float] = (0.6, 0.95)
+
+    def decode(self, z: torch.Tensor) -> Scalars:
+        """Return the scalars at z; differentiable."""
+        pet, nec = self.with_pet, self.with_necrosis
+        return Scalars(
+            diffusivity=_into(z[0], *_logs(self.diffusivity)).exp(),
+            proliferation_rate=self.slowest_rate * softplus(z[1]).exp(),
+            wm_gm_ratio=_into(z[2], *_logs(self.ratio)).exp(),
+            origin=z[3:6] * ORIGIN_SCALE_MM,
+            threshold_core=_into(z[6], *self.threshold_core),
+            threshold_oedema=_into(z[7], *self.threshold_oedema),
+            threshold_necrotic=_into(z[-1], *self.threshold_necrotic) if nec else z.new_tensor(1.0),
+            pet_scale=_into(z[8], *PET_SCALE) if pet else z.new_tensor(1.0),
+            pet_background=LARGEST_PET_BACKGROUND - softplus(z[9]) if pet else z.new_tensor(0.0),
+        )
+
+    def encode(self, p: Scalars) -> torch.Tensor:
+        """Return z, float64; values on or beyond a bound are moved just inside."""
+        parts = [
+            _out_of(p.diffusivity.log(), *_logs(self.diffusivity)).reshape(1),
+            _inverse_softplus((p.proliferation_rate / self.slowest_rate).log()).reshape(1),
+            _out_of(p.wm_gm_ratio.log(), *_logs(self.ratio)).reshape(1),
+            p.origin / ORIGIN_SCALE_MM,
+            _out_of(p.threshold_core, *self.threshold_core).reshape(1),
+            _out_of(p.threshold_oedema, *self.threshold_oedema).reshape(1),
+        ]
+        if self.with_pet:
+            parts.append(_out_of(p.pet_scale, *PET_SCALE).reshape(1))
+            parts.append(_inverse_softplus(LARGEST_PET_BACKGROUND - p.pet_background).reshape(1))
+        if self.with_necrosis:
+            parts.append(_out_of(p.threshold_necrotic, *self.threshold_necrotic).reshape(1))
+        return torch.cat(parts).detach().double()
 
 
 @dataclass(frozen=True)
@@ -46,8 +93,8 @@ class Scalars:
         R = D_white/D_grey [-].
     origin
         Seed centre in mm from the grid's corner, shape (3,).
-    threshold_core, threshold_oedema
-        Densities at the edge of the core and of the oedema [-].
+    threshold_core, threshold_oedema, threshold_necrotic
+        Densities at the edge of the core, of the oedema and of the necrosis [-].
     pet_scale, pet_background
         s and b of u = s (PET − b) [-].
     """
@@ -58,6 +105,7 @@ class Scalars:
     origin: torch.Tensor
     threshold_core: torch.Tensor
     threshold_oedema: torch.Tensor
+    threshold_necrotic: torch.Tensor
     pet_scale: torch.Tensor
     pet_background: torch.Tensor
 
@@ -71,6 +119,7 @@ class Scalars:
         wm_gm_ratio: float = 20.0,
         threshold_core: float = 0.65,
         threshold_oedema: float = 0.30,
+        threshold_necrotic: float = 0.78,
         pet_scale: float = 0.8,
         pet_background: float = 0.1,
     ) -> Scalars:
@@ -81,47 +130,16 @@ class Scalars:
             return torch.tensor(x, dtype=torch.float64, device=like.device)
 
         return cls(
-            scalar(diffusivity),
-            scalar(proliferation_rate),
-            scalar(wm_gm_ratio),
-            like,
-            scalar(threshold_core),
-            scalar(threshold_oedema),
-            scalar(pet_scale),
-            scalar(pet_background),
+            diffusivity=scalar(diffusivity),
+            proliferation_rate=scalar(proliferation_rate),
+            wm_gm_ratio=scalar(wm_gm_ratio),
+            origin=like,
+            threshold_core=scalar(threshold_core),
+            threshold_oedema=scalar(threshold_oedema),
+            threshold_necrotic=scalar(threshold_necrotic),
+            pet_scale=scalar(pet_scale),
+            pet_background=scalar(pet_background),
         )
-
-    @classmethod
-    def from_coordinates(cls, z: torch.Tensor) -> Scalars:
-        """Decode z, shape (8,) or with PET (10,); differentiable."""
-        with_pet = z.shape[0] == 10
-        return cls(
-            diffusivity=_into(z[0], *_LOG_DIFFUSIVITY).exp(),
-            proliferation_rate=SLOWEST_RATE * softplus(z[1]).exp(),
-            wm_gm_ratio=_into(z[2], *_LOG_RATIO).exp(),
-            origin=z[3:6] * ORIGIN_SCALE_MM,
-            threshold_core=_into(z[6], *THRESHOLD_CORE),
-            threshold_oedema=_into(z[7], *THRESHOLD_OEDEMA),
-            pet_scale=_into(z[8], *PET_SCALE) if with_pet else z.new_tensor(1.0),
-            pet_background=LARGEST_PET_BACKGROUND - softplus(z[9]) if with_pet else z.new_tensor(0.0),
-        )
-
-    def coordinates(self, *, with_pet: bool) -> torch.Tensor:
-        """Encode as z, float64; values on or beyond a bound are moved just inside."""
-        parts = [
-            _out_of(self.diffusivity.log(), *_LOG_DIFFUSIVITY).reshape(1),
-            _inverse_softplus((self.proliferation_rate / SLOWEST_RATE).log()).reshape(1),
-            _out_of(self.wm_gm_ratio.log(), *_LOG_RATIO).reshape(1),
-            self.origin / ORIGIN_SCALE_MM,
-            _out_of(self.threshold_core, *THRESHOLD_CORE).reshape(1),
-            _out_of(self.threshold_oedema, *THRESHOLD_OEDEMA).reshape(1),
-        ]
-        if with_pet:
-            parts += [
-                _out_of(self.pet_scale, *PET_SCALE).reshape(1),
-                _inverse_softplus(LARGEST_PET_BACKGROUND - self.pet_background).reshape(1),
-            ]
-        return torch.cat(parts).detach().double()
 
     def hinge_sum(self) -> torch.Tensor:
         """Return the summed distance of the parameters from their admissible intervals (public values)."""
@@ -138,6 +156,10 @@ class Scalars:
 
 def _outside(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return (low - x).clamp(min=0) + (x - high).clamp(min=0)
+
+
+def _logs(interval: tuple[float, float]) -> tuple[float, float]:
+    return math.log(interval[0]), math.log(interval[1])
 
 
 def _into(z: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -47,4 +47,14 @@ def _encode(p: Scalars) -> torch.Tensor:
 
 
 def _decode(z: torch.Tensor) -> Scalars:
-    return Scalars(z[0], z[1], 10 ** z[2], z[3:6], z[6], z[7], z[8], z[9])
+    return Scalars(
+        diffusivity=z[0],
+        proliferation_rate=z[1],
+        wm_gm_ratio=10 ** z[2],
+        origin=z[3:6],
+        threshold_core=z[6],
+        threshold_oedema=z[7],
+        threshold_necrotic=z.new_tensor(1.0),
+        pet_scale=z[8],
+        pet_background=z[9],
+    )

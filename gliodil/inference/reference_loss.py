@@ -21,7 +21,7 @@ import torch
 
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
-from gliodil.inference.parameters import Scalars
+from gliodil.inference.parameters import Box, Scalars
 from gliodil.pde.residual import theta_residual
 from gliodil.pde.seed import gaussian_seed
 
@@ -68,18 +68,28 @@ class ReferenceLoss:
         """
         return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width, support=support)
 
-    def scalar_terms(self, p: Scalars) -> Terms:
-        """Return the parameter term."""
-        return {"parameters": p.hinge_sum().square()}
+    def box(self) -> Box:
+        """Return the box of parameters that is searched: where the hinges are zero."""
+        return Box(with_pet=self.case.pet is not None)
+
+    def parameter_residuals(self, p: Scalars) -> torch.Tensor:
+        """Return the residuals of the parameter term, one-dimensional."""
+        return p.hinge_sum().reshape(1)
+
+    def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the lower and upper bound of the density at the last level that the labels imply."""
+        case = self.case
+        outside = ~(case.core | case.oedema)
+        lower = p.threshold_core * case.core + p.threshold_oedema * case.oedema
+        upper = 1.0 * case.core + p.threshold_core * case.oedema + p.threshold_oedema * outside
+        return lower, upper
 
     def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
         """Return the weighted residuals of the last level; the terms are their sums of squares."""
         case = self.case
         weight = WEIGHT_SEGMENTATION if case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
         scale = 1 / math.sqrt(self.entries)
-        lower = p.threshold_core * case.core + p.threshold_oedema * case.oedema
-        outside = ~(case.core | case.oedema)
-        upper = 1.0 * case.core + p.threshold_core * case.oedema + p.threshold_oedema * outside
+        lower, upper = self.levels(p)
         residuals = {
             "seg_lower": (lower - last).clamp(min=0) * (weight * scale),
             "seg_upper": (last - upper).clamp(min=0) * (weight * scale),
@@ -103,7 +113,7 @@ class ReferenceLoss:
             **self.data_residuals(u[-1], p),
             "bounds": (u - u.clamp(0, 1)) * (WEIGHT_BOUNDS * scale),
             "csf": u * self.impassable * (WEIGHT_CSF * scale),
-            "parameters": p.hinge_sum().reshape(1),
+            "parameters": self.parameter_residuals(p),
         }
 
     def of_field(self, u: torch.Tensor, p: Scalars) -> Terms:

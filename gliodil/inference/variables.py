@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.inference.parameters import Scalars
+from gliodil.inference.parameters import Box, Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, ReferenceLoss, squares
 from gliodil.pde.multigrid import prolong
 from gliodil.pde.odil.problem import Evaluation, Point
@@ -35,21 +35,22 @@ STIFFNESS_MARGIN = 1.5
 class Coordinates:
     """The affine map z = z₀ + S y."""
 
+    box: Box
     origin: torch.Tensor
     scaling: torch.Tensor
 
     @classmethod
-    def plain(cls, z: torch.Tensor) -> Coordinates:
+    def plain(cls, box: Box, z: torch.Tensor) -> Coordinates:
         """Return z itself, measured from a point."""
-        return cls(z.detach(), torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
+        return cls(box, z.detach(), torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
 
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Decode y."""
-        return Scalars.from_coordinates(self.origin + self.scaling @ y)
+        return self.box.decode(self.origin + self.scaling @ y)
 
     def moved(self, y: torch.Tensor) -> Coordinates:
         """Return the same coordinates centred at y."""
-        return Coordinates(self.origin + self.scaling @ y.detach(), self.scaling)
+        return Coordinates(self.box, self.origin + self.scaling @ y.detach(), self.scaling)
 
     def zero(self) -> torch.Tensor:
         """Return y = 0."""
@@ -171,7 +172,7 @@ class TransformedLoss:
         entries = self.loss.entries
         return {
             **squares(self.loss.data_residuals(t.last, p)),
-            **self.loss.scalar_terms(p),
+            "parameters": self.loss.parameter_residuals(p).square().sum(),
             "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
             "csf": t.outside * (WEIGHT_CSF**2 / entries),
         }
