@@ -149,7 +149,7 @@ def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
         record.evaluations += 1
         return objective.hard([at - z]).gradient[0]
 
-    return Coordinates(box, z, whitening(gradient, z))
+    return Coordinates.scaled(box, z, whitening(gradient, z))
 
 
 def _first_curvature(objective: TransformedLoss) -> float:

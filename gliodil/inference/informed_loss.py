@@ -1,24 +1,35 @@
 """The default loss: the reference loss, told what else is known about glioblastoma.
 
-The minimum of the reference loss is not the best estimate: one scan leaves D, ρ and the imaging thresholds to trade off,
-and the fit drifts to a flat, far-reaching tail with both thresholds near 0.5. Two things are known besides:
+The minimum of the reference loss is not the best estimate. One scan leaves D, ρ and the imaging thresholds to trade off,
+and label misfits measured in density reward a flat front: the flatter it is, the less a misplaced boundary costs. The
+fit then drifts to a far-reaching tail with both thresholds near 0.5. Three changes keep it from doing so.
 
-*The scan has three levels, not two.* Necrosis lies inside the enhancing rim, so the density passes a third threshold there:
+1. *Three levels.* Necrosis lies inside the enhancing rim, so the density passes a third threshold there:
 
-    lower = θ_nec in necrosis, θ_core in the enhancing rim, θ_oed in oedema, 0 outside
-    upper = 1     in necrosis, θ_nec  in the enhancing rim, θ_core in oedema, θ_oed outside
+       lower = θ_nec in necrosis, θ_core in the enhancing rim, θ_oed in oedema, 0 outside
+       upper = 1     in necrosis, θ_nec  in the enhancing rim, θ_core in oedema, θ_oed outside
 
-(without necrosis the rim's upper level is 1).
+   (without necrosis the rim's upper level is 1).
 
-*Parameters have plausible values.* Normal priors replace the hinges:
+2. *Parameters from distances.* They are fitted with exact physics, label misfits being measured in millimetres along the
+   front u = (1 + e^{x/(√6 ℓ)})⁻², ℓ = √(D/ρ) (Ablowitz & Zeppetella 1979):
 
-    parameters   κ/(Nt·N) Σ ((x − μ)/s)²     ln √(D/ρ) [mm]   ln 1.2 ± 0.5        θ_nec   0.78 ± 0.06
-                                             ln R             ln 18  ± 0.5        θ_core  0.55 ± 0.06
-                                             ln ρ [1/day]     ln 0.1 ± 0.7        θ_oed   0.25 ± 0.07
+       d = √6 ℓ |ψ(u) − ψ(θ)|,  ψ(u) = ln(u^{−½} − 1);      residual (d/0.7 mm) / √(1 + (d/5 mm)²)
 
-They cover the ranges used for simulated glioblastomas, D and ρ ∈ [0.035, 0.2], R ∈ [10, 30] and the thresholds of
-``data.synthetic``. κ = 30 weighs them against label residuals that are counted cell by cell although neighbours err
-together.
+   5 mm bounds the say of places where the tissue maps or the model are wrong. S, the sum of squares of these residuals,
+   of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err together and
+   models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
+   posterior is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
+
+       S · exp(Σ ((x − μ)/s)² / n),  n = 12       ln ℓ [mm]      ln 1.2 ± 0.5        θ_nec   0.78 ± 0.06
+                                                  ln R           ln 18  ± 0.5        θ_core  0.55 ± 0.06
+                                                  ln ρ [1/day]   ln 0.1 ± 0.7        θ_oed   0.25 ± 0.07
+
+   The priors cover the ranges used for simulated glioblastomas, D and ρ ∈ [0.035, 0.2], R ∈ [10, 30] and the thresholds
+   of ``data.synthetic``. ℓ stays above a fifth of the mean cell size: a grid must not be asked for what it cannot carry.
+
+3. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of its own curvature
+   (‖y‖² in the coordinates of ``variables``), instead of the hinges. All other terms are the reference's.
 """
 
 from __future__ import annotations
@@ -30,19 +41,27 @@ import torch
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
-from gliodil.inference.reference_loss import ReferenceLoss
+from gliodil.inference.reference_loss import WEIGHT_SEGMENTATION, ReferenceLoss, Terms, squares
 
-PRIOR_WEIGHT = 30.0
+EFFECTIVE_OBSERVATIONS = 12.0
 LENGTH_MM = (1.2, 0.5)
+LENGTH_LIMITS_MM = (0.4, 5.0)
+CELLS_PER_LENGTH = 0.2
+"""Shortest infiltration length in units of the mean cell size."""
 RATIO = (18.0, 0.5)
 RATE = (0.1, 0.7)
 THRESHOLD_NECROTIC = (0.78, 0.06)
 THRESHOLD_CORE = (0.55, 0.06)
 THRESHOLD_OEDEMA = (0.25, 0.07)
+TOLERANCE_MM = 0.7
+OUTLIER_MM = 5.0
+_DENSITY = (1e-12, 1 - 1e-4)  # where ψ is evaluated
 
 
 class InformedLoss(ReferenceLoss):
-    """Reference loss with three levels and priors."""
+    """Reference loss with three levels, parameters from distances and priors, and an anchor."""
+
+    anchored = True
 
     @property
     def three_levels(self) -> bool:
@@ -51,18 +70,50 @@ class InformedLoss(ReferenceLoss):
 
     def box(self) -> Box:
         """Return a box wide enough for the priors to decide."""
+        shortest = max(LENGTH_LIMITS_MM[0], CELLS_PER_LENGTH * sum(self.case.grid.spacing) / 3)
         return Box(
             with_pet=self.case.pet is not None,
             with_necrosis=self.three_levels,
-            diffusivity=(0.003, 10.0),
+            length=(shortest, max(LENGTH_LIMITS_MM[1], 2 * shortest)),
             slowest_rate=0.005,
             ratio=(3.0, 300.0),
             threshold_core=(0.3, 0.75),
             threshold_oedema=(0.05, 0.5),
         )
 
-    def parameter_residuals(self, p: Scalars) -> torch.Tensor:
-        """Return the scaled distances from the priors' means."""
+    def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the bounds of three levels."""
+        lower, upper = super().levels(p)
+        if not self.three_levels:
+            return lower, upper
+        lower = torch.where(self.case.necrotic, p.threshold_necrotic, lower)
+        upper = torch.where(self.case.enhancing, p.threshold_necrotic, upper)
+        return lower, upper
+
+    def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
+        """Return the label misfits as distances and what the priors add to them."""
+        scale = 1 / math.sqrt(self.entries)
+        lower, upper = self.levels(p)
+        length = (p.diffusivity / p.proliferation_rate).sqrt()
+        here = _front_coordinate(last)
+        short = torch.where(last < lower, here - _front_coordinate(lower), 0.0)
+        beyond = torch.where(last > upper, _front_coordinate(upper) - here, 0.0)
+        residuals = {
+            "seg_lower": self._robust(math.sqrt(6) * length * short) * scale,
+            "seg_upper": self._robust(math.sqrt(6) * length * beyond) * scale,
+        }
+        if (pet := self.data_residuals(last, p).get("pet")) is not None:
+            residuals["pet"] = pet
+        terms = {**squares(residuals), **admissibility}
+        misfit = torch.stack([t.double() for t in terms.values()]).sum()
+        deviations = self._deviations(p).square().sum()
+        return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}
+
+    def _robust(self, distance: torch.Tensor) -> torch.Tensor:
+        weight = self.weight_segmentation / WEIGHT_SEGMENTATION / TOLERANCE_MM
+        return weight * distance / (1 + (distance / OUTLIER_MM).square()).sqrt()
+
+    def _deviations(self, p: Scalars) -> torch.Tensor:
         length = (p.diffusivity / p.proliferation_rate).sqrt()
         deviations = [
             (length.log() - math.log(LENGTH_MM[0])) / LENGTH_MM[1],
@@ -73,16 +124,12 @@ class InformedLoss(ReferenceLoss):
         ]
         if self.three_levels:
             deviations.append((p.threshold_necrotic - THRESHOLD_NECROTIC[0]) / THRESHOLD_NECROTIC[1])
-        return torch.stack(deviations) * math.sqrt(PRIOR_WEIGHT / self.entries)
+        return torch.stack(deviations)
 
-    def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the bounds of three levels."""
-        lower, upper = super().levels(p)
-        if not self.three_levels:
-            return lower, upper
-        lower = torch.where(self.case.necrotic, p.threshold_necrotic, lower)
-        upper = torch.where(self.case.enhancing, p.threshold_necrotic, upper)
-        return lower, upper
+
+def _front_coordinate(u: torch.Tensor) -> torch.Tensor:
+    """ψ(u) = ln(u^{−½} − 1): distance along the front in units of √6 ℓ."""
+    return (u.clamp(*_DENSITY) ** -0.5 - 1).log()
 
 
 def make_loss(case: Case, config: FitConfig) -> ReferenceLoss:

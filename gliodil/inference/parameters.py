@@ -4,10 +4,10 @@ The reference loss charges the squared *sum* of the parameters' distances from t
 kinks, at which a quasi-Newton method jams. The coordinates z therefore cover a box only, for the reference loss the one
 where that term is zero:
 
-    ln D, ln R, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
-    ln ρ                                     ln(slowest) + softplus(z)
-    b                                        0.5 − softplus(z)
-    origin                                   10 mm · z
+    ln D (or ln ℓ), ln R, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
+    ln ρ                                               ln(slowest) + softplus(z)
+    b                                                  0.5 − softplus(z)
+    origin                                             10 mm · z
 
 All are of order one, and relative changes of D, ρ and R count alike.
 """
@@ -34,12 +34,14 @@ LARGEST_PET_BACKGROUND = 0.5
 class Box:
     """Admissible intervals of the coordinates, and which scalars are free.
 
-    ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec.
+    ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec. With ``length`` the first
+    coordinate is ln ℓ, ℓ = √(D/ρ) [mm], in that interval, instead of ln D.
     """
 
     with_pet: bool
     with_necrosis: bool = False
     diffusivity: tuple[float, float] = DIFFUSIVITY
+    length: tuple[float, float] | None = None
     slowest_rate: float = SLOWEST_RATE
     ratio: tuple[float, float] = RATIO
     threshold_core: tuple[float, float] = THRESHOLD_CORE
@@ -49,9 +51,11 @@ class Box:
     def decode(self, z: torch.Tensor) -> Scalars:
         """Return the scalars at z; differentiable."""
         pet, nec = self.with_pet, self.with_necrosis
+        rate = self.slowest_rate * softplus(z[1]).exp()
+        first = _into(z[0], *_logs(self.length or self.diffusivity)).exp()
         return Scalars(
-            diffusivity=_into(z[0], *_logs(self.diffusivity)).exp(),
-            proliferation_rate=self.slowest_rate * softplus(z[1]).exp(),
+            diffusivity=first if self.length is None else first.square() * rate,
+            proliferation_rate=rate,
             wm_gm_ratio=_into(z[2], *_logs(self.ratio)).exp(),
             origin=z[3:6] * ORIGIN_SCALE_MM,
             threshold_core=_into(z[6], *self.threshold_core),
@@ -63,8 +67,9 @@ class Box:
 
     def encode(self, p: Scalars) -> torch.Tensor:
         """Return z, float64; values on or beyond a bound are moved just inside."""
+        first = p.diffusivity if self.length is None else (p.diffusivity / p.proliferation_rate).sqrt()
         parts = [
-            _out_of(p.diffusivity.log(), *_logs(self.diffusivity)).reshape(1),
+            _out_of(first.log(), *_logs(self.length or self.diffusivity)).reshape(1),
             _inverse_softplus((p.proliferation_rate / self.slowest_rate).log()).reshape(1),
             _out_of(p.wm_gm_ratio.log(), *_logs(self.ratio)).reshape(1),
             p.origin / ORIGIN_SCALE_MM,

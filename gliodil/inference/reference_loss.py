@@ -40,6 +40,9 @@ Terms = dict[str, torch.Tensor]
 class ReferenceLoss:
     """The loss of one case; terms are returned separately, their sum is the loss."""
 
+    anchored = False
+    """Whether the full fit charges parameters for leaving the estimate it started from."""
+
     def __init__(self, case: Case, config: FitConfig) -> None:
         self.case, self.config = case, config
         self.entries = config.steps * case.grid.cells
@@ -59,6 +62,11 @@ class ReferenceLoss:
         """σ such that the initial term is Σ (σ (u⁰ − g))²."""
         return WEIGHT_INITIAL / math.sqrt(self.entries)
 
+    @property
+    def weight_segmentation(self) -> float:
+        """Weight of the label misfits."""
+        return WEIGHT_SEGMENTATION if self.case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
+
     def seed(
         self, origin: torch.Tensor, *, cutoff_width: float = 0.0, support: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -76,6 +84,14 @@ class ReferenceLoss:
         """Return the residuals of the parameter term, one-dimensional."""
         return p.hinge_sum().reshape(1)
 
+    def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
+        """Return the terms the parameters alone are fitted to, with exact physics, before the full fit.
+
+        ``admissibility`` are the bounds and csf terms of the run that ended in ``last``.
+        """
+        parameters = self.parameter_residuals(p).square().sum()
+        return {**squares(self.data_residuals(last, p)), **admissibility, "parameters": parameters}
+
     def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the lower and upper bound of the density at the last level that the labels imply."""
         case = self.case
@@ -87,8 +103,8 @@ class ReferenceLoss:
     def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
         """Return the weighted residuals of the last level; the terms are their sums of squares."""
         case = self.case
-        weight = WEIGHT_SEGMENTATION if case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
         scale = 1 / math.sqrt(self.entries)
+        weight = self.weight_segmentation
         lower, upper = self.levels(p)
         residuals = {
             "seg_lower": (lower - last).clamp(min=0) * (weight * scale),

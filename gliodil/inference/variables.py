@@ -38,11 +38,18 @@ class Coordinates:
     box: Box
     origin: torch.Tensor
     scaling: torch.Tensor
+    anchor: torch.Tensor
+    """y of the estimate the full fit started from."""
 
     @classmethod
     def plain(cls, box: Box, z: torch.Tensor) -> Coordinates:
         """Return z itself, measured from a point."""
-        return cls(box, z.detach(), torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
+        return cls.scaled(box, z, torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
+
+    @classmethod
+    def scaled(cls, box: Box, z: torch.Tensor, scaling: torch.Tensor) -> Coordinates:
+        """Return coordinates anchored and centred at z."""
+        return cls(box, z.detach(), scaling, torch.zeros_like(z.detach()))
 
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Decode y."""
@@ -50,7 +57,8 @@ class Coordinates:
 
     def moved(self, y: torch.Tensor) -> Coordinates:
         """Return the same coordinates centred at y."""
-        return Coordinates(self.box, self.origin + self.scaling @ y.detach(), self.scaling)
+        y = y.detach()
+        return Coordinates(self.box, self.origin + self.scaling @ y, self.scaling, self.anchor - y)
 
     def zero(self) -> torch.Tensor:
         """Return y = 0."""
@@ -142,7 +150,13 @@ class TransformedLoss:
         p = self.coordinates.scalars(y)
         u0 = self._seed(p.origin) + w / self.loss.sigma_initial
         t = self._run(p, u0, v)
-        terms = {"pde": t.pde, "initial": w.square().sum().double(), **self._terms(t, p)}
+        terms = {
+            "pde": t.pde,
+            "initial": w.square().sum().double(),
+            **squares(self.loss.data_residuals(t.last, p)),
+            "parameters": self._parameter_residuals(y, p).square().sum(),
+            **self._admissibility(t),
+        }
         return _evaluate(terms, leaves)
 
     def hard(self, x: Point) -> Evaluation:
@@ -152,7 +166,8 @@ class TransformedLoss:
             return Evaluation(float("inf"), [], {})
         p = self.coordinates.scalars(leaves[0])
         u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
-        return _evaluate(self._terms(self._run(p, u0, self.zero_v()), p), leaves)
+        t = self._run(p, u0, self.zero_v())
+        return _evaluate(self.loss.parameter_stage(t.last, p, self._admissibility(t)), leaves)
 
     def residuals(self, x: Point) -> Point:
         """Return the weighted residuals at [y, w, v], plain differentiable torch (for Gauss-Newton)."""
@@ -166,13 +181,18 @@ class TransformedLoss:
             lambda f: self.model.rate(f, coefficients, p.proliferation_rate),
             Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages),
         )
-        return [w, *(r for name, r in self.loss.field_residuals(u, p).items() if name != "initial")]
+        of_field = self.loss.field_residuals(u, p)
+        others = [r for name, r in of_field.items() if name not in ("initial", "parameters")]
+        return [self._parameter_residuals(y, p), w, *others]
 
-    def _terms(self, t: Trajectory, p: Scalars) -> dict[str, torch.Tensor]:
+    def _parameter_residuals(self, y: torch.Tensor, p: Scalars) -> torch.Tensor:
+        if self.loss.anchored:
+            return y - self.coordinates.anchor
+        return self.loss.parameter_residuals(p)
+
+    def _admissibility(self, t: Trajectory) -> dict[str, torch.Tensor]:
         entries = self.loss.entries
         return {
-            **squares(self.loss.data_residuals(t.last, p)),
-            "parameters": self.loss.parameter_residuals(p).square().sum(),
             "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
             "csf": t.outside * (WEIGHT_CSF**2 / entries),
         }

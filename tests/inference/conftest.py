@@ -73,7 +73,7 @@ def make_patient() -> PatientFactory:
 @pytest.fixture(scope="session")
 def tiny() -> FitConfig:
     """The smallest grids that still see the tumour."""
-    return FitConfig(cells=8, steps=16, device="cpu")
+    return FitConfig(cells=8, steps=16, loss="reference", device="cpu")
 
 
 @pytest.fixture(scope="session", params=[False, True], ids=["without PET", "with PET"])

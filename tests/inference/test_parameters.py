@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gliodil.inference.parameters import Scalars
+from gliodil.inference.parameters import Box, Scalars
 
 NAMES = (
     "diffusivity",
@@ -18,6 +18,7 @@ NAMES = (
     "wm_gm_ratio",
     "threshold_core",
     "threshold_oedema",
+    "threshold_necrotic",
     "pet_scale",
     "pet_background",
 )
@@ -35,35 +36,44 @@ def scalars(**values: float) -> Scalars:
     wm_gm_ratio=st.floats(11, 900),
     threshold_core=st.floats(0.51, 0.84),
     threshold_oedema=st.floats(0.21, 0.49),
+    threshold_necrotic=st.floats(0.61, 0.94),
     pet_scale=st.floats(0.52, 1.0),
     pet_background=st.floats(-1, 0.45),
 )
 def test_coordinates_come_back(**values: float) -> None:
     p = scalars(**values)
-    z = p.coordinates(with_pet=True)
-    assert z.shape == (10,)
+    box = Box(with_pet=True, with_necrosis=True)
+    z = box.encode(p)
+    assert z.shape == (11,)
     assert z.dtype == torch.float64
-    q = Scalars.from_coordinates(z)
+    q = box.decode(z)
     for name in NAMES:
         assert float(getattr(q, name)) == pytest.approx(float(getattr(p, name)), rel=1e-9)
     torch.testing.assert_close(q.origin, p.origin)
     assert float(p.hinge_sum()) == 0
 
 
-def test_without_pet_its_parameters_stay_out() -> None:
-    z = scalars().coordinates(with_pet=False)
-    assert z.shape == (8,)
-    p = Scalars.from_coordinates(z)
-    assert (float(p.pet_scale), float(p.pet_background)) == (1.0, 0.0)
+@pytest.mark.parametrize("with_pet", [False, True])
+@pytest.mark.parametrize("with_necrosis", [False, True])
+def test_scalars_that_are_not_free_stay_out(with_pet: bool, with_necrosis: bool) -> None:
+    box = Box(with_pet=with_pet, with_necrosis=with_necrosis)
+    z = box.encode(scalars(threshold_necrotic=0.9, pet_scale=0.6, pet_background=0.3))
+    assert z.shape == (8 + 2 * with_pet + with_necrosis,)
+    p = box.decode(z)
+    assert float(p.pet_scale) == pytest.approx(0.6 if with_pet else 1.0)
+    assert float(p.pet_background) == pytest.approx(0.3 if with_pet else 0.0)
+    assert float(p.threshold_necrotic) == pytest.approx(0.9 if with_necrosis else 1.0)
     assert float(p.hinge_sum()) == 0
 
 
 @settings(max_examples=25, deadline=None)
-@given(z=st.lists(st.floats(-5, 5), min_size=10, max_size=10))
-def test_any_coordinates_give_finite_positive_physics(z: list[float]) -> None:
-    p = Scalars.from_coordinates(torch.tensor(z, dtype=torch.float64))
-    for name in ("diffusivity", "proliferation_rate", "wm_gm_ratio"):
-        assert 0 < float(getattr(p, name)) < float("inf")
+@given(z=st.lists(st.floats(-30, 30), min_size=11, max_size=11))
+def test_the_box_is_never_left(z: list[float]) -> None:
+    """Wherever a search goes, the public hinges stay at zero (to round-off at the bounds)."""
+    p = Box(with_pet=True, with_necrosis=True).decode(torch.tensor(z, dtype=torch.float64))
+    assert float(p.hinge_sum()) <= 1e-10
+    assert 0.6 - 1e-12 <= float(p.threshold_necrotic) <= 0.95 + 1e-12
+    assert 0.02 <= float(p.proliferation_rate) < float("inf")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +99,11 @@ def test_hinges(outside: dict[str, Any], distance: float) -> None:
 
 
 def test_decoding_is_differentiable() -> None:
-    z = scalars().coordinates(with_pet=True).requires_grad_()
+    box = Box(with_pet=True, with_necrosis=True)
+    z = box.encode(scalars()).requires_grad_()
 
     def decode(x: torch.Tensor) -> torch.Tensor:
-        p = Scalars.from_coordinates(x)
+        p = box.decode(x)
         return torch.cat([p.origin, *(getattr(p, name).reshape(1) for name in NAMES)])
 
     assert torch.autograd.gradcheck(decode, (z,))
@@ -102,4 +113,6 @@ def test_values_beyond_their_bounds_still_give_finite_coordinates() -> None:
     p = replace(
         scalars(), diffusivity=torch.tensor(50.0).double(), proliferation_rate=torch.tensor(0.001).double()
     )
-    assert bool(torch.isfinite(p.coordinates(with_pet=True)).all())
+    z = Box(with_pet=True).encode(p)
+    assert bool(torch.isfinite(z).all())
+    assert float(Box(with_pet=True).decode(z).diffusivity) == pytest.approx(10, rel=0.01)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
-from gliodil.inference.case import Case
+from gliodil.data.patient import Patient
+from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.start import centre_of_core, forward_run, from_segmentation
@@ -31,6 +34,19 @@ def test_the_centre_lies_in_passable_core(case: Case) -> None:
     hollow = centre_of_core(replace(case, core=shell))
     there = (case.grid.centres() - hollow[:, None]).norm(dim=0).argmin()
     assert bool(shell[there])
+
+
+@pytest.mark.xfail(
+    reason="of two equally near cells the first is taken, on either side of the mirror", strict=True
+)
+def test_mirror_images_start_at_mirrored_places(
+    make_patient: Callable[..., Patient], tiny: FitConfig
+) -> None:
+    config = replace(tiny, cells=12)
+    case, mirrored = (set_up(make_patient(mirrored=m), config) for m in (False, True))
+    width = 12 * case.grid.spacing[0]
+    there = centre_of_core(mirrored)
+    torch.testing.assert_close(torch.stack([width - there[0], there[1], there[2]]), centre_of_core(case))
 
 
 def test_faster_tumours_get_faster_parameters(case: Case, tiny: FitConfig) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
+from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.variables import Coordinates, TransformedLoss, whitening
@@ -23,10 +24,15 @@ DOUBLE = torch.float64
 SOFT, STIFF = 0.02, 0.8
 
 
+@pytest.fixture(params=["reference", "informed"])
+def loss(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> ReferenceLoss:
+    return make_loss(case, replace(tiny, loss=request.param))
+
+
 @pytest.fixture(params=[SOFT, STIFF], ids=["soft", "stiff"])
-def objective(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> TransformedLoss:
+def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> TransformedLoss:
     """With a small diffusivity (one stage) and a large one (several)."""
-    loss = ReferenceLoss(case, tiny)
+    case = loss.case
     centre = case.grid.centres()[:, case.core].mean(dim=1)
     p = Scalars.of(
         diffusivity=request.param,
@@ -34,10 +40,10 @@ def objective(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> Tr
         origin=centre + torch.tensor([0.3, 0.2, -0.4], dtype=DOUBLE),
         wm_gm_ratio=15.0,
     )
-    z = p.coordinates(with_pet=case.pet is not None)
+    z = loss.box().encode(p)
     generator = torch.Generator().manual_seed(8)
     scaling = 0.3 * torch.randn(z.shape[0], z.shape[0], dtype=DOUBLE, generator=generator)
-    found = TransformedLoss(loss, Coordinates(z, scaling), dtype=DOUBLE)
+    found = TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=DOUBLE)
     assert (found.stages == 1) == (request.param == SOFT)
     return found
 
@@ -126,7 +132,7 @@ def test_single_precision_agrees(objective: TransformedLoss) -> None:
 
 def test_points_beyond_the_stability_limit_are_inadmissible(objective: TransformedLoss) -> None:
     z = objective.coordinates.origin.clone()
-    z[0] = 50.0
+    z[0], z[1] = 50.0, 50.0  # largest diffusivity, absurd growth
     away = torch.linalg.solve(objective.coordinates.scaling, z - objective.coordinates.origin)
     found = objective.full([away, objective.zero_w(), objective.zero_v()])
     assert found.value == math.inf
@@ -151,7 +157,7 @@ def test_coordinates_are_affine_and_can_be_moved(objective: TransformedLoss) -> 
         torch.testing.assert_close(
             getattr(moved.scalars(coordinates.zero()), name), getattr(coordinates.scalars(y), name)
         )
-    plain = Coordinates.plain(coordinates.origin)
+    plain = Coordinates.plain(coordinates.box, coordinates.origin)
     torch.testing.assert_close(plain.scalars(y).origin, (coordinates.origin + y)[3:6] * 10)
 
 
@@ -159,7 +165,7 @@ def test_prolonged_points_keep_smooth_misfits(
     case: Case, tiny: FitConfig, objective: TransformedLoss
 ) -> None:
     """Nested grids: w/σ_w and v/σ_v are fields in physical units, so constants arrive unchanged."""
-    finer = ReferenceLoss(case, replace(tiny, steps=2 * tiny.steps))
+    finer = make_loss(case, replace(tiny, steps=2 * tiny.steps))
     y, w, v = random_point(objective)
     w = torch.full_like(w, 0.01 * objective.loss.sigma_initial)
     v = torch.full_like(v, 0.002 * objective.loss.sigma_pde)

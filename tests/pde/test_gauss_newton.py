@@ -54,6 +54,7 @@ def test_rosenbrock_as_least_squares() -> None:
     assert found.value == pytest.approx(0.01, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_recovers_diffusivity_and_growth_of_a_fisher_equation(uniform_model: ModelFactory) -> None:
     """An ODIL inverse problem: unknown field and parameters, known start and last level."""
     model = uniform_model(12, 2.0)
