@@ -42,7 +42,7 @@ class Case:
     core, oedema, enhancing, necrotic
         Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
     pet
-        FET-PET scaled to its maximum, shape (N,), or None.
+        FET-PET scaled to its maximum in the enhancing tumour and oedema, shape (N,), or None.
     passable_voxels
         Where tumour cells can be, on the patient's own grid (boolean, 3-D).
     warnings
@@ -179,16 +179,17 @@ def _crop(patient: Patient, config: FitConfig) -> tuple[Grid, NDArray[np.float64
 def _pet(patient: Patient, scalar) -> torch.Tensor | None:  # type: ignore[no-untyped-def]
     if patient.pet is None:
         return None
-    peak = float(patient.pet.data.max())
+    seen = patient.pet.data[patient.enhancing | patient.oedema]
+    peak = float(seen.max()) if seen.size else 0.0
     if peak <= 0:
         raise InputError(
-            "The PET volume has no positive value.",
+            "The PET volume has no positive value in the enhancing tumour and oedema.",
             patient=patient.identity,
             file=patient.pet.path,
             remedy="leave it out with an explicit file list, or give the right file with --pet",
         )
     scaled: torch.Tensor = scalar(patient.pet.data / peak)
-    return scaled
+    return scaled.clamp(max=1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -64,9 +65,9 @@ class FitConfig:
 
         need(8 <= self.cells <= 512, "cells", "8 to 512 cells per axis")
         need(8 <= self.steps <= 4096, "steps", "8 to 4096 time levels")
-        need(self.duration_days > 0, "duration_days", "a positive number of days")
+        need(0 < self.duration_days < math.inf, "duration_days", "a positive number of days")
         need(1 <= self.crop_factor <= 10, "crop_factor", "1 to 10")
-        need(self.pde_weight > 0, "pde_weight", "a positive factor")
+        need(0 < self.pde_weight < math.inf, "pde_weight", "a positive factor")
         need(self.loss in get_args(Loss), "loss", " | ".join(get_args(Loss)))
         public = self.optimizer != "adam-multigrid" or self.loss == "reference"
         need(public, "loss", 'loss="reference" with optimizer="adam-multigrid": the public path has no other')

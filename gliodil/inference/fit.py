@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 
 from gliodil.data.patient import Patient
-from gliodil.errors import NumericsError
+from gliodil.errors import GeometryError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.informed_loss import make_loss
@@ -35,7 +36,7 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
 PARAMETER_EVALUATIONS = 120
-RECENTRINGS = 5
+RECENTRINGS = 8
 """Times the full loss is re-centred at most (see ``variables``)."""
 
 Progress = Callable[[str, int, float], None]
@@ -103,7 +104,7 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
     """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
     rungs = ladder(loss.config)
-    losses = [make_loss(set_up(patient, rung), rung) for rung in rungs[:-1]] + [loss]
+    losses = [*_coarser(patient, rungs[:-1]), loss]
     record.stage = "parameters"
     coordinates = fit_parameters(losses[0], record)
 
@@ -118,13 +119,26 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
     return Outcome(objective.trajectory(found.x).last, coordinates.scalars(found.x[0]), found, objective.dtype)
 
 
+def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
+    """Losses on the coarser grids; a grid so coarse that a small core falls between its cells is left out."""
+    losses = []
+    for rung in rungs:
+        with suppress(GeometryError):
+            losses.append(make_loss(set_up(patient, rung), rung))
+    return losses
+
+
 def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
-    """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened."""
+    """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened.
+
+    In float64: a coarse grid costs little, and a search through a curved valley amplifies round-off until a patient and
+    its mirror image part ways.
+    """
     box = loss.box()
     z = box.encode(from_segmentation(loss.case, loss.config))
     left = PARAMETER_EVALUATIONS
     while True:
-        objective = TransformedLoss(loss, Coordinates.plain(box, z))
+        objective = TransformedLoss(loss, Coordinates.plain(box, z), dtype=torch.float64)
         options = LBFGSOptions(
             tolerance=1e-3,
             max_evaluations=left,
@@ -143,7 +157,7 @@ def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
         z = z + best.x[0]
         if left <= 0 or not objective.near_stability_limit(best.x[0]):
             break  # otherwise go on with a sweep that takes a larger diffusivity
-    objective = TransformedLoss(loss, Coordinates.plain(box, z))
+    objective = TransformedLoss(loss, Coordinates.plain(box, z), dtype=torch.float64)
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
         record.evaluations += 1
@@ -170,16 +184,25 @@ def _minimize(
         found = gauss_newton(objective.residuals, [t.double() for t in start], options, record)
         return objective, replace(found, terms=objective.full(found.x).terms)
     objective, left = TransformedLoss(loss, coordinates), config.max_evaluations
+    evaluate = record.count(objective.full)
+    best = objective, start, evaluate(start)
     for _ in range(RECENTRINGS):
         options_lbfgs = LBFGSOptions(tolerance=config.tolerance, max_evaluations=left)
         found = lbfgs(objective.full, start, options_lbfgs, record)
-        left -= found.evaluations + 1
-        objective, start = objective.recentred(found.x)
-        exact = objective.full(start)
+        objective, candidates = objective.recentred(found.x)
+        evaluate = record.count(objective.full)
+        exact, start = min(((evaluate(x), x) for x in candidates), key=lambda pair: pair[0].value)
+        left -= found.evaluations + len(candidates)
         agrees = exact.value <= found.value * (1 + 10 * config.tolerance)
-        found = replace(found, x=start, value=exact.value, terms=exact.terms)
-        if agrees or left <= 0 or found.status == "diverged":
+        improved = exact.value < best[2].value * (1 - config.tolerance)
+        if exact.value <= best[2].value:
+            best = objective, start, exact
+        if left <= 0 or found.status == "diverged" or not improved:
             break
+        if agrees and found.status == "converged":
+            break
+    objective, start, exact = best
+    found = replace(found, x=start, value=exact.value, terms=exact.terms)
     if found.status == "converged" and not agrees:
         message = "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
         found = replace(found, status="stalled", message=message)
@@ -205,7 +228,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
     warnings = list(case.warnings)
     if found.status != "converged":
         warnings.append(f"The fit did not converge. {found.message}")
-    evaluations, seconds, totals, stages = zip(*record.rows, strict=True)
+    evaluations, seconds, totals, stages = zip(*record.rows, strict=True) if record.rows else ((),) * 4
     return Fit(
         density=case.volume_on(outcome.last, patient.segmentation),
         parameters=parameters,

@@ -17,7 +17,7 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Three chan
        d = √6 ℓ |ψ(u) − ψ(θ)|,  ψ(u) = ln(u^{−½} − 1);      residual (d/0.7 mm) / √(1 + (d/5 mm)²)
 
    5 mm bounds the say of places where the tissue maps or the model are wrong. S, the sum of squares of these residuals,
-   of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err together and
+   of the PET term and of the terms on u itself, has an unknown scale, since neighbouring cells err together and
    models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
    posterior is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
 
@@ -90,7 +90,7 @@ class InformedLoss(ReferenceLoss):
         upper = torch.where(self.case.enhancing, p.threshold_necrotic, upper)
         return lower, upper
 
-    def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
+    def parameter_stage(self, last: torch.Tensor, p: Scalars, physics: Terms) -> Terms:
         """Return the label misfits as distances and what the priors add to them."""
         scale = 1 / math.sqrt(self.entries)
         lower, upper = self.levels(p)
@@ -104,7 +104,7 @@ class InformedLoss(ReferenceLoss):
         }
         if (pet := self.data_residuals(last, p).get("pet")) is not None:
             residuals["pet"] = pet
-        terms = {**squares(residuals), **admissibility}
+        terms = {**squares(residuals), **physics}
         misfit = torch.stack([t.double() for t in terms.values()]).sum()
         deviations = self._deviations(p).square().sum()
         return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}

@@ -45,12 +45,20 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
 
 
 def centre_of_core(case: Case) -> torch.Tensor:
-    """Return the centre of the core's cells, moved to the nearest passable core cell [mm from the corner]."""
+    """Return the centre of the core's cells [mm from the corner].
+
+    Where that lies outside the core or in impassable tissue, the nearest passable cell of the core is taken.
+    """
     centres = case.grid.centres()
-    inside = centres[:, case.core & case.model.passable]
-    if inside.shape[1] == 0:
-        inside = centres[:, case.core]
     middle = centres[:, case.core].mean(dim=1)
+    allowed = case.core & case.model.passable
+    if not bool(allowed.any()):
+        allowed = case.core
+    spacing = torch.as_tensor(case.grid.spacing, device=centres.device, dtype=centres.dtype)
+    around = ((centres - middle[:, None]).abs() <= 0.5001 * spacing[:, None]).all(dim=0)
+    if bool(allowed[around].all()):
+        return middle
+    inside = centres[:, allowed]
     return inside[:, (inside - middle[:, None]).square().sum(dim=0).argmin()]
 
 

@@ -22,7 +22,7 @@ from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, Referenc
 from gliodil.pde.multigrid import prolong
 from gliodil.pde.odil.problem import Evaluation, Point
 from gliodil.pde.odil.steps import Steps, stages_needed, stiffness_limit
-from gliodil.pde.odil.trajectory import Trajectory, sweep, unroll
+from gliodil.pde.odil.trajectory import Trajectory, model_error, sweep, unroll
 from gliodil.pde.operators import spectral_bound
 
 SEED_RAMP = 0.15
@@ -85,11 +85,16 @@ class TransformedLoss:
         grid = loss.case.grid
         self.model = loss.case.model.to(dtype)
         self.impassable = loss.impassable.to(dtype)
-        origin = coordinates.scalars(coordinates.zero()).origin
-        self.support = loss.seed(origin) > 0
+        self.centre = coordinates.scalars(coordinates.zero()).origin
+        self.support = loss.seed(self.centre) > 0
         self._no_error: torch.Tensor | None = None
         self.steps_shape = (loss.config.steps - 1, grid.cells)
         self.stages = stages_needed(self._stiffness(coordinates.zero()) * STIFFNESS_MARGIN)
+
+    @property
+    def steps(self) -> Steps:
+        """How the sweep advances."""
+        return Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages)
 
     def _stiffness(self, y: torch.Tensor) -> float:
         with torch.no_grad():
@@ -103,9 +108,8 @@ class TransformedLoss:
         return self.loss.seed(origin, support=self.support).to(self.dtype)
 
     def _run(self, p: Scalars, u0: torch.Tensor, v: torch.Tensor) -> Trajectory:
-        steps = Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages)
         coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-        return sweep(u0, v, coefficients, p.proliferation_rate, self.impassable, steps)
+        return sweep(u0, v, coefficients, p.proliferation_rate, self.impassable, self.steps)
 
     def trajectory(self, x: Point) -> Trajectory:
         """Return the density at every level for a point [y, w, v] or [y]."""
@@ -145,9 +149,9 @@ class TransformedLoss:
         """Return the reference loss and its gradient at [y, w, v]."""
         leaves = [t.detach().requires_grad_() for t in x]
         y, w, v = leaves
-        if self._inadmissible(y):
-            return Evaluation(float("inf"), [], {})
         p = self.coordinates.scalars(y)
+        if self._unstable(y) or self._far_from_support(p):
+            return Evaluation(float("inf"), [], {})
         u0 = self._seed(p.origin) + w / self.loss.sigma_initial
         t = self._run(p, u0, v)
         terms = {
@@ -162,12 +166,13 @@ class TransformedLoss:
     def hard(self, x: Point) -> Evaluation:
         """Return loss and gradient at [y] with w = v = 0: exact physics, fitted parameters."""
         leaves = [x[0].detach().requires_grad_()]
-        if self._inadmissible(leaves[0]):
+        if self._unstable(leaves[0]):
             return Evaluation(float("inf"), [], {})
         p = self.coordinates.scalars(leaves[0])
         u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
         t = self._run(p, u0, self.zero_v())
-        return _evaluate(self.loss.parameter_stage(t.last, p, self._admissibility(t)), leaves)
+        physics = {"pde": t.pde, **self._admissibility(t)}
+        return _evaluate(self.loss.parameter_stage(t.last, p, physics), leaves)
 
     def residuals(self, x: Point) -> Point:
         """Return the weighted residuals at [y, w, v], plain differentiable torch (for Gauss-Newton)."""
@@ -179,7 +184,7 @@ class TransformedLoss:
             u0,
             v,
             lambda f: self.model.rate(f, coefficients, p.proliferation_rate),
-            Steps(dt=self.loss.config.dt, sigma=self.loss.sigma_pde, stages=self.stages),
+            self.steps,
         )
         of_field = self.loss.field_residuals(u, p)
         others = [r for name, r in of_field.items() if name not in ("initial", "parameters")]
@@ -197,20 +202,41 @@ class TransformedLoss:
             "csf": t.outside * (WEIGHT_CSF**2 / entries),
         }
 
-    def _inadmissible(self, y: torch.Tensor) -> bool:
+    def _unstable(self, y: torch.Tensor) -> bool:
         """Whether the sweep would be unstable here (the optimizer then shortens its step)."""
         stiffness = self._stiffness(y)
         return not stiffness <= stiffness_limit(self.stages)
 
-    def recentred(self, x: Point) -> tuple[TransformedLoss, Point]:
-        """Return the loss re-centred at a point [y, w, v] (seed support, stability), and the point there.
+    def _far_from_support(self, p: Scalars) -> bool:
+        """Whether the origin has left the cell for whose neighbourhood the seed's support was frozen."""
+        moved = (p.origin - self.centre).detach().abs()
+        return bool((moved > max(self.loss.case.grid.spacing)).any())
 
-        The trajectory stays what it was up to seed cells entering or leaving, unless the sweep now needs another number of stages, whose model error
-        starts from zero.
+    def recentred(self, x: Point) -> tuple[TransformedLoss, list[Point]]:
+        """Return the loss re-centred at a point [y, w, v], and points there to go on from.
+
+        Re-centring renews the seed's support and the number of stages. If cells entered or left the support, either
+        the misfit w or the initial density can be kept; both points are returned. The model error is converted if
+        the number of stages changed.
         """
-        there = TransformedLoss(self.loss, self.coordinates.moved(x[0]), dtype=self.dtype)
-        v = x[2] if there.stages == self.stages else torch.zeros_like(x[2])
-        return there, [there.coordinates.zero(), x[1], v]
+        y, w, v = x
+        there = TransformedLoss(self.loss, self.coordinates.moved(y), dtype=self.dtype)
+        centre = there.coordinates.zero()
+        with torch.no_grad():
+            p = self.coordinates.scalars(y)
+            if there.stages != self.stages:
+                coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+                levels = self.trajectory(x).levels
+                v = model_error(
+                    levels,
+                    lambda f: self.model.rate(f, coefficients, p.proliferation_rate),
+                    there.steps,
+                )
+            points = [[centre, w, v]]
+            if bool((there.support != self.support).any()):
+                shift = self._seed(p.origin) - there._seed(p.origin)
+                points.append([centre, w + shift * self.loss.sigma_initial, v])
+        return there, points
 
     def near_stability_limit(self, y: torch.Tensor) -> bool:
         """Whether the stability limit may have held the optimizer back at y."""

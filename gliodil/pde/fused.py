@@ -34,8 +34,8 @@ def applies(field: torch.Tensor) -> bool:
 def rate_(out: torch.Tensor, u: torch.Tensor, coefficients: Faces, rho: float) -> None:
     """Write A(u) into ``out``."""
     field = u.numpy()
-    with _threads(u.shape[0]):
-        _rate(
+    with _threads(u.shape[0]) as parallel:
+        (_rate if parallel else _rate_serial)(
             out.numpy(),
             field,
             *_arrays(coefficients),
@@ -51,8 +51,8 @@ def transpose_(
     shape = _shape(u, coefficients)
     sums = np.zeros(shape[0])
     field = u.numpy()
-    with _threads(u.shape[0]):
-        _transpose(
+    with _threads(u.shape[0]) as parallel:
+        (_transpose if parallel else _transpose_serial)(
             out.numpy(),
             field,
             mu.numpy(),
@@ -75,12 +75,15 @@ def _shape(u: torch.Tensor, faces: Faces) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _threads(cells: int) -> Iterator[None]:
-    """One call at a time, on as many threads as torch uses."""
+def _threads(cells: int) -> Iterator[bool]:
+    """On as many threads as torch uses; yields False for one, where waking the others would cost more."""
     wanted = 1 if cells < _SMALL else min(torch.get_num_threads(), nb.config.NUMBA_NUM_THREADS)
+    if wanted == 1:
+        yield False
+        return
     with _one_at_a_time:
-        nb.set_num_threads(max(1, wanted))
-        yield
+        nb.set_num_threads(wanted)
+        yield True
 
 
 @nb.njit(inline="always", fastmath=True)  # type: ignore
@@ -110,8 +113,7 @@ def _add_diffusion(out, flux, u, cx, cy, cz, i, j, nx, ny, nz):  # type: ignore
     _add_axis(out, u, cy, b, j, ny, nz, nz)
 
 
-@nb.njit(parallel=True, fastmath=True, cache=True)  # type: ignore
-def _rate(out, u, cx, cy, cz, nx, ny, nz, scalars):  # type: ignore
+def _rate_cells(out, u, cx, cy, cz, nx, ny, nz, scalars):  # type: ignore
     rho, one = scalars[0], scalars[1]
     for i in nb.prange(nx):
         flux = np.zeros(nz + 1, u.dtype)
@@ -123,8 +125,7 @@ def _rate(out, u, cx, cy, cz, nx, ny, nz, scalars):  # type: ignore
             _add_diffusion(row, flux, u, cx, cy, cz, i, j, nx, ny, nz)
 
 
-@nb.njit(parallel=True, fastmath=True, cache=True)  # type: ignore
-def _transpose(out, u, mu, cx, cy, cz, dx, dy, dz, nx, ny, nz, scalars, sums):  # type: ignore
+def _transpose_cells(out, u, mu, cx, cy, cz, dx, dy, dz, nx, ny, nz, scalars, sums):  # type: ignore
     rho, one = scalars[0], scalars[1]
     zero = one - one
     plane = ny * nz
@@ -156,3 +157,9 @@ def _transpose(out, u, mu, cx, cy, cz, dx, dy, dz, nx, ny, nz, scalars, sums):  
 def _face_gradient(out, m, u, m_there, u_there):  # type: ignore
     for k in range(out.size):
         out[k] -= (m_there[k] - m[k]) * (u_there[k] - u[k])
+
+
+_rate = nb.njit(parallel=True, fastmath=True, cache=True)(_rate_cells)
+_rate_serial = nb.njit(fastmath=True, cache=True)(_rate_cells)
+_transpose = nb.njit(parallel=True, fastmath=True, cache=True)(_transpose_cells)
+_transpose_serial = nb.njit(fastmath=True, cache=True)(_transpose_cells)

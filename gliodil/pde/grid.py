@@ -73,6 +73,8 @@ class Grid:
 
     def field(self, values: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return values given as (nx, ny, nz) or (N,) as a flat field on this grid's device and dtype."""
+        if isinstance(values, np.ndarray):
+            values = np.ascontiguousarray(values)
         tensor = torch.as_tensor(values, device=self.device)
         if tensor.shape not in (torch.Size(self.shape), torch.Size((self.cells,))):
             raise GeometryError(
@@ -82,7 +84,7 @@ class Grid:
 
     def mask(self, values: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return a flat boolean field on this grid's device."""
-        return torch.as_tensor(values, device=self.device).reshape(-1).to(torch.bool)
+        return self.field(values) != 0
 
     def box(self, field: torch.Tensor) -> torch.Tensor:
         """Return a flat field viewed as (..., nx, ny, nz)."""

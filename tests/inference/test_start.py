@@ -29,16 +29,12 @@ def test_the_centre_lies_in_passable_core(case: Case) -> None:
     cell = (case.grid.centres() - centre[:, None]).norm(dim=0).argmin()
     assert bool((case.core & case.model.passable)[cell])
     core = case.core.clone()
-    torch.testing.assert_close(case.grid.centres()[:, cell], centre)
     shell = core & ((case.grid.centres() - centre[:, None]).norm(dim=0) > min(case.grid.spacing))
     hollow = centre_of_core(replace(case, core=shell))
     there = (case.grid.centres() - hollow[:, None]).norm(dim=0).argmin()
     assert bool(shell[there])
 
 
-@pytest.mark.xfail(
-    reason="of two equally near cells the first is taken, on either side of the mirror", strict=True
-)
 def test_mirror_images_start_at_mirrored_places(
     make_patient: Callable[..., Patient], tiny: FitConfig
 ) -> None:

@@ -57,7 +57,6 @@ def test_diverged_is_reported(bad: float) -> None:
     assert found.evaluations == 4
 
 
-@pytest.mark.xfail(reason="the value after the last epoch is not checked", strict=True)
 def test_diverged_is_reported_when_it_happens_in_the_last_epoch() -> None:
     def cliff(x: Point) -> Evaluation:
         value = math.nan if float(x[0][0]) > 0.025 else -float(x[0][0])

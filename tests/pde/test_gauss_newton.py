@@ -127,9 +127,6 @@ def test_walls_are_survived() -> None:
     assert float(found.x[0][0]) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.xfail(
-    reason="a heavily damped step promises little, which is taken for convergence", strict=True
-)
 def test_no_convergence_is_claimed_where_only_the_damping_shortens_the_step() -> None:
     """Residual 3 − x behind a wall at 1: the slope there is steep, so the fit has stalled, not converged."""
 

@@ -21,13 +21,15 @@ def adam(
     optimizer = torch.optim.Adam(x, lr=learning_rate)
     for _ in range(epochs):
         value, gradient, terms = objective(x)
+        record(value)
         if not math.isfinite(value):
             return Minimum(x, value, terms, "diverged", "The loss stopped being finite.", record.evaluations)
-        record(value)
         for t, g in zip(x, gradient, strict=True):
             t.grad = g
         optimizer.step()
     value, _, terms = objective(x)
     record(value)
+    if not math.isfinite(value):
+        return Minimum(x, value, terms, "diverged", "The loss stopped being finite.", record.evaluations)
     message = f"Ran {epochs} epochs of Adam, which has no convergence test."
     return Minimum(x, value, terms, "iteration_limit", message, record.evaluations)

@@ -1,7 +1,7 @@
 """Gauss-Newton with conjugate gradients and a Levenberg-Marquardt damping, in float64.
 
-Loss = ‖r(x)‖². With J = ∂r/∂x each iteration solves (JᵀJ + μI) d = −Jᵀr by CG, applying J and Jᵀ through
-forward- and reverse-mode differentiation, never forming them. μ follows the ratio of the actual to the predicted
+Loss = ‖r(x)‖². With J = ∂r/∂x each iteration solves (JᵀJ + μI) d = −Jᵀr by CG, applying J and Jᵀ by
+automatic differentiation, never forming them. μ follows the ratio of the actual to the predicted
 decrease (Nocedal & Wright, ch. 10). CG on the normal equations squares the condition number, hence float64.
 """
 
@@ -15,6 +15,12 @@ from itertools import pairwise
 import torch
 
 from gliodil.pde.odil.problem import Minimum, Point, Recorder, Status
+
+FREE_STEP = 1e-2
+"""A step counts as free while the damping μ is below this fraction of ‖g‖/‖d‖."""
+
+ROUND_OFF = 1e-13
+"""Fraction of the first loss below which changes of a float64 sum of squares mean nothing."""
 
 Residuals = Callable[[Point], Point]
 """Maps a point to residual tensors whose squares sum to the loss; built of differentiable torch operations."""
@@ -46,16 +52,16 @@ def gauss_newton(
     mu, status, message = options.damping, "iteration_limit", "Stopped at the limit of iterations."
     r = flat_residuals(x)
     value = float(r @ r)
+    first = value
     record.evaluations += 1
     record(value)
     for _ in range(options.max_iterations):
         if not math.isfinite(value):
             status, message = "diverged", "The loss is not finite."
             break
-        r, transpose = torch.func.vjp(flat_residuals, x)
-        _, forward = torch.func.linearize(flat_residuals, x)
-        g = transpose(r)[0]
-        d, applications = _cg(lambda p, t=transpose, f=forward, m=mu: t(f(p))[0] + m * p, -g, options)
+        r, forward, transpose = _linearized(flat_residuals, x)
+        g = transpose(r)
+        d, applications = _cg(lambda p, t=transpose, f=forward, m=mu: t(f(p)) + m * p, -g, options)
         record.evaluations += 1 + applications
         predicted = -float(2 * g @ d) - float(forward(d).square().sum())
         trial = flat_residuals(x + d)
@@ -63,7 +69,13 @@ def gauss_newton(
         if actual > 0:
             x, value = x + d, value - actual
             record(value)
-        if 0 <= predicted <= options.tolerance * value or (actual > 0 and actual <= options.tolerance * value):
+        # A heavily damped step promises little wherever it stands; only a nearly free one says something.
+        free = mu <= max(options.damping, FREE_STEP * float(g.norm()) / max(float(d.norm()), 1e-300))
+        small = predicted <= options.tolerance * value
+        if value <= ROUND_OFF * first or (small and abs(actual) <= ROUND_OFF * first):
+            status, message = "converged", "Converged: what is left of the loss is round-off."
+            break
+        if free and actual >= 0 and (small or actual <= options.tolerance * value):
             status, message = "converged", "Converged: the linear model promises no further decrease."
             break
         gain = actual / predicted if predicted > 0 else -1.0
@@ -74,6 +86,24 @@ def gauss_newton(
     point = [x[a:b].reshape(s) for (a, b), s in zip(pairwise(ends), shapes, strict=True)]
     final: Status = status  # type: ignore[assignment]
     return Minimum(point, value, {}, final, message, record.evaluations)
+
+
+def _linearized(
+    residuals: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
+    """Return r, p ↦ Jp and q ↦ Jᵀq; Jp is the derivative of the linear map q ↦ Jᵀq, applied to p."""
+    x = x.detach().requires_grad_()
+    r = residuals(x)
+    probe = torch.zeros_like(r, requires_grad=True)
+    (transposed,) = torch.autograd.grad(r, x, probe, create_graph=True)
+
+    def forward(p: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(transposed, probe, p, retain_graph=True)[0]
+
+    def transpose(q: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(r, x, q, retain_graph=True)[0]
+
+    return r.detach(), forward, transpose
 
 
 def _cg(

@@ -19,7 +19,7 @@ from gliodil.pde.odil.problem import Minimum, Objective, Point, Recorder, Status
 
 ARMIJO = 1e-4
 CURVATURE = 1e-10
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)

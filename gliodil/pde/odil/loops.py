@@ -137,28 +137,30 @@ class _CoefficientGradient:
 
 
 class _Stages:
-    """RKL2: Y_1 = u + μ̃₁ΔtA⁰, Y_j = μ_jY_{j−1} + ν_jY_{j−2} + (1−μ_j−ν_j)u + μ̃_jΔtA(Y_{j−1}) + γ̃_jΔtA⁰."""
+    """RKL2 in the differences Z_j = Y_j − u, which round-off then cannot shift:
+
+    Z_0 = 0,  Z_1 = μ̃₁ΔtA⁰,  Z_j = μ_jZ_{j−1} + ν_jZ_{j−2} + μ̃_jΔtA(u + Z_{j−1}) + γ̃_jΔtA⁰,  F = Z_s/Δt.
+    """
 
     def __init__(self, faces: Faces, growth: float, steps: Steps, like: torch.Tensor) -> None:
-        self.faces, self.growth, self.dt, self.s = faces, growth, steps.dt, steps.stages
-        self.mu_1, self.weights = rkl2_weights(self.s)
-        self.y = [torch.empty_like(like) for _ in range(steps.stages + 1)]
+        self.faces, self.growth, self.dt = faces, growth, steps.dt
+        self.mu_1, self.weights = rkl2_weights(steps.stages)
+        self.z = [torch.zeros_like(like) for _ in range(steps.stages + 1)]
         self.bar = [torch.empty_like(like) for _ in range(steps.stages + 1)]
-        self.a = torch.empty_like(like)
+        self.a, self.y, self.through = (torch.empty_like(like) for _ in range(3))
 
     def _run(self, u: torch.Tensor, a0: torch.Tensor, scratch: torch.Tensor) -> None:
-        y, dt = self.y, self.dt
-        y[0].copy_(u)
-        torch.add(u, a0, alpha=self.mu_1 * dt, out=y[1])
+        z, dt = self.z, self.dt
+        torch.mul(a0, self.mu_1 * dt, out=z[1])
         for j, (mu, nu, mu_t, gamma_t) in enumerate(self.weights, start=2):
-            rate_(self.a, y[j - 1], self.faces, self.growth, scratch)
-            torch.mul(y[j - 1], mu, out=y[j]).add_(y[j - 2], alpha=nu).add_(u, alpha=1 - mu - nu)
-            y[j].add_(self.a, alpha=mu_t * dt).add_(a0, alpha=gamma_t * dt)
+            rate_(self.a, torch.add(u, z[j - 1], out=self.y), self.faces, self.growth, scratch)
+            torch.mul(z[j - 1], mu, out=z[j]).add_(z[j - 2], alpha=nu)
+            z[j].add_(self.a, alpha=mu_t * dt).add_(a0, alpha=gamma_t * dt)
 
     def increment_(self, out: torch.Tensor, u: torch.Tensor, a0: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Write F = (Y_s − u)/Δt."""
+        """Write F."""
         self._run(u, a0, scratch)
-        torch.sub(self.y[-1], u, out=out).mul_(1 / self.dt)
+        torch.mul(self.z[-1], 1 / self.dt, out=out)
 
     def adjoint_(
         self,
@@ -169,22 +171,21 @@ class _Stages:
         collect: _CoefficientGradient,
         scratch: torch.Tensor,
     ) -> None:
-        """Given f = dL/dF, add dL/du to ``adjoint`` and dL/dA⁰ to ``mu_a0``; stages are recomputed."""
+        """Given f = dL/dF, add dL/du to ``adjoint`` and dL/dA⁰ to ``mu_a0``; the stages are recomputed."""
         a0 = torch.empty_like(u)
         rate_(a0, u, self.faces, self.growth, scratch)
         self._run(u, a0, scratch)
-        bar, dt = self.bar, self.dt
+        bar, dt, s = self.bar, self.dt, len(self.z) - 1
         for b in bar:
             b.zero_()
-        bar[self.s].copy_(f).mul_(1 / dt)
-        adjoint.sub_(bar[self.s])
-        for j in range(self.s, 1, -1):
+        bar[s].copy_(f).mul_(1 / dt)
+        for j in range(s, 1, -1):
             mu, nu, mu_t, gamma_t = self.weights[j - 2]
+            torch.add(u, self.z[j - 1], out=self.y)
             through_a = torch.mul(bar[j], mu_t * dt, out=self.a)
-            bar[j - 1].add_(bar[j], alpha=mu)
-            collect.transpose_(bar[j - 1], self.y[j - 1], through_a, 0, scratch)
+            collect.transpose_(self.through.zero_(), self.y, through_a, 0, scratch)
+            adjoint.add_(self.through)
+            bar[j - 1].add_(self.through).add_(bar[j], alpha=mu)
             bar[j - 2].add_(bar[j], alpha=nu)
-            adjoint.add_(bar[j], alpha=1 - mu - nu)
             mu_a0.add_(bar[j], alpha=gamma_t * dt)
         mu_a0.add_(bar[1], alpha=self.mu_1 * dt)
-        adjoint.add_(bar[1]).add_(bar[0])

@@ -17,7 +17,7 @@ import torch
 
 Point = list[torch.Tensor]
 Status = Literal["converged", "iteration_limit", "stalled", "diverged"]
-_CHUNK = 1 << 20
+_CHUNK = 1 << 14
 
 
 class Evaluation(NamedTuple):

@@ -88,24 +88,48 @@ def unroll(
     before = a
     for n in range(v.shape[0]):
         u = levels[-1]
-        if steps.stages == 1:
-            increment = a if n == 0 else 1.5 * a - 0.5 * before
-        else:
-            increment = _rkl_increment(u, a, rate, steps)
+        increment = _increment(n, u, a, before, rate, steps)
         levels.append(u + steps.dt * (increment + v[n] / steps.sigma))
         before, a = a, rate(levels[-1])
     return torch.stack(levels)
+
+
+def model_error(
+    levels: torch.Tensor, rate: Callable[[torch.Tensor], torch.Tensor], steps: Steps
+) -> torch.Tensor:
+    """Return the v that leads through given levels: the inverse of ``unroll``, shape (Nt − 1, N)."""
+    v = torch.empty_like(levels[1:])
+    before = levels[0]
+    for n in range(v.shape[0]):
+        a = rate(levels[n])
+        slope = (levels[n + 1] - levels[n]) / steps.dt
+        v[n] = (slope - _increment(n, levels[n], a, before, rate, steps)) * steps.sigma
+        before = a
+    return v
+
+
+def _increment(
+    n: int,
+    u: torch.Tensor,
+    a: torch.Tensor,
+    before: torch.Tensor,
+    rate: Callable[[torch.Tensor], torch.Tensor],
+    steps: Steps,
+) -> torch.Tensor:
+    if steps.stages > 1:
+        return _rkl_increment(u, a, rate, steps)
+    return a if n == 0 else 1.5 * a - 0.5 * before
 
 
 def _rkl_increment(
     u: torch.Tensor, a0: torch.Tensor, rate: Callable[[torch.Tensor], torch.Tensor], steps: Steps
 ) -> torch.Tensor:
     mu_1, weights = rkl2_weights(steps.stages)
-    earlier, y = u, u + mu_1 * steps.dt * a0
+    earlier, z = torch.zeros_like(u), mu_1 * steps.dt * a0
     for mu, nu, mu_t, gamma_t in weights:
-        advanced = mu_t * steps.dt * rate(y) + gamma_t * steps.dt * a0
-        earlier, y = y, mu * y + nu * earlier + (1 - mu - nu) * u + advanced
-    return (y - u) / steps.dt
+        advanced = mu_t * steps.dt * rate(u + z) + gamma_t * steps.dt * a0
+        earlier, z = z, mu * z + nu * earlier + advanced
+    return z / steps.dt
 
 
 class _Sweep(torch.autograd.Function):
