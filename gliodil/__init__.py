@@ -1,8 +1,8 @@
 """gliodil: tumour-cell density and radiotherapy margin maps of glioblastoma patients. Research use only.
 
-    patient = gliodil.load_patient("patient_001/")
-    fit     = gliodil.fit(patient)
-    plans   = gliodil.plan(patient, fit);  plans.save("out/")
+patient = gliodil.load_patient("patient_001/")
+fit     = gliodil.fit(patient)
+plans   = gliodil.plan(patient, fit);  plans.save("out/")
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
-    from gliodil.data.patient import load_patient as load_patient
     from gliodil.data.nifti import read_nifti as read_nifti
     from gliodil.data.nifti import write_nifti as write_nifti
     from gliodil.data.patient import Patient as Patient
+    from gliodil.data.patient import load_patient as load_patient
     from gliodil.data.synthetic import simulate as simulate
     from gliodil.data.volume import Volume as Volume
     from gliodil.errors import GliodilError as GliodilError

@@ -16,15 +16,13 @@ EXTRAS = {
     "register": ("dipy", "nilearn"),
     "skullstrip": ("deepbet",),
     "cohort": ("dask", "distributed", "filelock", "pandas"),
-    "notebook": ("jupytext", "nbclient"),
+    "notebook": ("ipykernel", "jupytext", "nbclient", "nbconvert"),
 }
 LIBRARIES = ("torch", "numba", "numpy", "scipy", "nibabel", "scikit-image", "meshio", "rich")
 
 
 def findings() -> list[tuple[str, str]]:
-    """Return (name, value) rows."""
-    import torch
-
+    """Return (name, value) rows; what is missing or broken is a finding too, not an error."""
     rows = [
         ("gliodil", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
@@ -35,11 +33,23 @@ def findings() -> list[tuple[str, str]]:
         missing = [name for name in modules if find_spec(name) is None]
         hint = f"missing {', '.join(missing)}: pip install 'gliodil[{extra}]'"
         rows.append((f"extra {extra}", hint if missing else "present"))
-    devices = ["cpu"]
-    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    rows.append(("devices", ", ".join(devices)))
-    rows.append(("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"))
-    return rows
+    return [*rows, *_hardware()]
+
+
+def _hardware() -> list[tuple[str, str]]:
+    try:
+        import numba
+        import torch
+
+        devices = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+        threads = f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"
+    except Exception as error:  # whatever a broken installation raises
+        return [("devices", f"unknown: {type(error).__name__}: {error}"), ("processors", str(os.cpu_count()))]
+    return [
+        ("devices", ", ".join(["cpu", *devices])),
+        ("processors", str(os.cpu_count())),
+        ("threads", threads),
+    ]
 
 
 def _version(name: str) -> str:

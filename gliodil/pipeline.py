@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliodil import __version__
-from gliodil.data.patient import Patient
-from gliodil.errors import GliodilError
+from gliodil.errors import GliodilError, InputError
 from gliodil.inference.config import FitConfig
+from gliodil.preflight import check_request, memory_errors, naming
 
 if TYPE_CHECKING:
+    from gliodil.data.patient import Patient
     from gliodil.inference.result import Fit
     from gliodil.planning.plans import Plans
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_RULE = "benchmark-15mm"
+RESULT_FILES = (
+    *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
+    "plan_difference.nii.gz",
+    *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
+    *("metrics.json", "provenance.json", "report.html", "log.txt"),
+)
+"""What a finished plan folder holds, next to its figures."""
 Progress = Callable[[str, int, float], None]
 
 
@@ -36,6 +44,15 @@ class Planned:
     metrics: Mapping[str, Any]
     fit: Fit | None = None
     plans: Plans | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Recurrence coverage added to a plan folder, and what to know about it."""
+
+    report: Path
+    coverage: Mapping[str, Any]
+    warnings: tuple[str, ...]
 
 
 def plan_patient(
@@ -63,7 +80,7 @@ def plan_patient(
     resume
         Keep an existing result if it was made from the same files, settings and version.
     progress
-        Called with (stage, gradients so far, loss) during the fit and with (stage, 0, nan) for the other stages.
+        Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
     Raises
     ------
@@ -71,86 +88,118 @@ def plan_patient(
         If the patient cannot be planned.
     OutputError
         If the folder cannot be written.
+    MissingExtraError
+        If what the report needs is not installed.
     """
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.plan import plan
-    from gliodil.reporting.folder import ensure_writable, write_plan_folder
+    from gliodil.reporting.folder import write_plan_folder
 
-    config = config or FitConfig()
-    out = ensure_writable(out)
+    config, out = config or FitConfig(), Path(out)
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
-    record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
-    record["fingerprint"] = fingerprint(patient, record)
-    if resume and (kept := _finished(out, record["fingerprint"])) is not None:
-        logger.info("%s: already planned with the same inputs and settings", patient.identity)
-        return Planned(out / "report.html", kept)
-    try:
-        with _log_text() as log:
-            logger.info("patient %s: %r", patient.identity, patient)
+    with naming(patient), _log_text() as log:
+        check_request(patient, out, config=config, rule=rule)
+        record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
+        record["fingerprint"] = fingerprint(patient, record)
+        if resume and (kept := _finished(out, record["fingerprint"])) is not None:
+            logger.info("%s: already planned with the same inputs and settings", patient.identity)
+            return Planned(out / "report.html", kept)
+        logger.info("patient %s: %r", patient.identity, patient)
+        with memory_errors(config):
             fitted = run_fit(patient, config=config, progress=progress)
-            logger.info("%r: %s", fitted, fitted.message)
-            stage("plans", 0, float("nan"))
-            plans = plan(patient, fitted, rule=rule)
-            logger.info("%r", plans)
-            known = patient.volumes.get("truth")
-            truth = None if known is None else score(fitted.density, known, patient.tumour)
-            stage("report", 0, float("nan"))
-            report = write_plan_folder(
-                out,
-                patient=patient,
-                fit=fitted,
-                plans=plans,
-                config=record,
-                wall_s=time.perf_counter() - started,
-                truth=truth,
-                truth_density=known,
-                log_text=log,
-            )
-    except GliodilError as error:
-        raise error.for_patient(patient.identity) from error.__cause__
+        logger.info("%r: %s", fitted, fitted.message)
+        stage("plans", 0, float("nan"))
+        plans = plan(patient, fitted, rule=rule)
+        logger.info("%r", plans)
+        known = patient.volumes.get("truth")
+        truth = None if known is None else score(fitted.density, known, patient.tumour)
+        stage("report", 0, float("nan"))
+        report = write_plan_folder(
+            out,
+            patient=patient,
+            fit=fitted,
+            plans=plans,
+            config=record,
+            wall_s=time.perf_counter() - started,
+            truth=truth,
+            truth_density=known,
+            log_text=log,
+        )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return Planned(report, metrics, fitted, plans)
 
 
-def evaluate(out: Path | str, recurrence: Path | str) -> dict[str, Any]:
-    """Add recurrence coverage to an existing plan folder; return it.
+def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
+    """Add recurrence coverage to an existing plan folder.
 
     The recurrence's labels are read in the convention the plan was made with.
+
+    Raises
+    ------
+    InputError, GeometryError, LabelError
+        If `out` is not a finished plan folder, or the recurrence cannot be read or does not belong to it.
+    OutputError
+        If the folder cannot be written.
     """
     from gliodil.planning.evaluate import evaluate_plan_folder
     from gliodil.reporting.folder import ensure_writable, update_coverage
     from gliodil.reporting.jsonable import read_json
 
     out = Path(out)
-    convention = read_json(out / "metrics.json").get("label_convention")
-    ensure_writable(out)
-    coverage = evaluate_plan_folder(out, recurrence, convention=convention)
-    update_coverage(out, coverage, recurrence=Path(recurrence))
-    return dict(coverage)
+    metrics = read_json(out / "metrics.json")
+    try:
+        ensure_writable(out)
+        with _warnings() as warnings:
+            coverage = evaluate_plan_folder(out, recurrence, convention=metrics.get("label_convention"))
+        report = update_coverage(out, coverage, recurrence=Path(recurrence))
+    except GliodilError as error:
+        error.for_patient(str(metrics.get("patient")))
+        raise
+    return Evaluated(report, dict(coverage), tuple(warnings))
 
 
 def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
-    """Return a hash of the input files, the label convention, the settings and the version."""
-    digest = hashlib.sha256(__version__.encode())
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    digest.update(patient.convention.name.encode())
-    for role, path in sorted(patient.files.items()):
+    """Return a hash of the inputs, the label convention, the identity, the settings and the version."""
+    digest = hashlib.sha256()
+    words = [__version__, patient.identity, patient.convention.name]
+    digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
+    for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
         digest.update(role.encode())
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        if volume.path is not None:
+            digest.update(hashlib.sha256(volume.path.read_bytes()).digest())
+        else:
+            digest.update(volume.affine.tobytes() + str(volume.data.dtype).encode())
+            digest.update(volume.data.tobytes())
     return digest.hexdigest()
 
 
 def _finished(out: Path, wanted: str) -> dict[str, Any] | None:
     """Metrics of a finished folder with this fingerprint, else None."""
+    from gliodil.reporting.jsonable import read_json
+
     try:
-        provenance = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
-        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        provenance, metrics = read_json(out / "provenance.json"), read_json(out / "metrics.json")
+    except InputError:
         return None
-    same = provenance.get("config", {}).get("fingerprint") == wanted
-    return metrics if same and (out / "report.html").is_file() else None
+    config = provenance.get("config")
+    same = isinstance(config, dict) and config.get("fingerprint") == wanted
+    return metrics if same and all((out / name).is_file() for name in RESULT_FILES) else None
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect what the package warns of inside the block."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    root = logging.getLogger("gliodil")
+    root.addHandler(handler)
+    try:
+        yield found
+    finally:
+        root.removeHandler(handler)
 
 
 @contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gliodil.preflight import memory_gb
 
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
@@ -19,10 +22,12 @@ GRADIENTS_EXPECTED = 150
 
 
 class Terminal:
-    """Prints; survives closed and redirected streams and narrow windows."""
+    """Prints; survives closed and redirected streams, narrow windows and poor character sets."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
+        self.verbose = verbose
+        self._started = time.perf_counter()
 
     def say(self, text: str) -> None:
         """Print a result to stdout."""
@@ -37,6 +42,11 @@ class Terminal:
         """Print an error to stderr."""
         _write(sys.stderr, f"gliodil: {text}")
 
+    def warnings(self, texts: Iterable[str]) -> None:
+        """Show what a reader of the result should know."""
+        for text in texts:
+            self.note(f"note: {text}")
+
     def inputs(self, patient: Patient, out: Path, config: FitConfig) -> None:
         """Show what was found and what it was taken for."""
         self.note(f"Patient {patient.identity}, labels read as {patient.convention.name}")
@@ -45,13 +55,13 @@ class Terminal:
                 f"  {row['role']:<11}{row['file']:<32} {row['shape']:<16} {row['spacing']} mm  "
                 f"{row['orientation']} {row['note']}".rstrip()
             )
-        missing = [name for name in ("wm", "gm", "brain", "csf", "pet", "recurrence") if name not in patient.volumes]
-        if missing:
+        optional = ("wm", "gm", "brain", "csf", "pet", "recurrence")
+        if missing := [name for name in optional if name not in patient.volumes]:
             self.note(f"  not given: {', '.join(missing)}")
         for warning in patient.warnings:
             self.note(f"  note: {warning}")
-        gigabytes = 22 * config.cells**3 * config.steps * 4 / 1e9 + 1
-        self.note(f"  grid {config.cells}³ × {config.steps}, about {gigabytes:.1f} GB of memory; results to {out}")
+        size = f"grid {config.cells}³ × {config.steps}, about {memory_gb(config):.1f} GB of memory"
+        self.note(f"  {size}; results to {out}")
 
     def coverage(self, coverage: Mapping[str, Any]) -> None:
         """Show recurrence coverage."""
@@ -64,20 +74,22 @@ class Terminal:
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Show the outcome in a few lines."""
-        ml = metrics["volumes_ml"]
-        self.note(f"Fit {metrics['status']}: loss {metrics['loss']['total']:.3g}, {metrics['wall_s']:.0f} s in all")
-        self.note(f"CTV {ml['ctv_model']:.1f} mL (GTV {ml['gtv']:.1f} mL), trimmed {ml['ctv_trimmed']:.1f} mL")
+        ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
+        loss = _number(metrics["loss"]["total"], ".3g")
+        self.note(f"Fit {metrics['status']}: loss {loss}; {seconds:.0f} s in all")
+        gtv, model, trimmed = (ml[name] for name in ("gtv", "ctv_model", "ctv_trimmed"))
+        self.note(f"CTV {model:.1f} mL (GTV {gtv:.1f} mL), trimmed {trimmed:.1f} mL")
         self.coverage(metrics["coverage"] or {})
-        if metrics["truth"]:
-            truth = metrics["truth"]
-            self.note(f"Against the truth: Dice {truth['dice_at_0.1']:.3f} at 10 %, {truth['dice_at_0.01']:.3f} at 1 %")
-        for warning in metrics["warnings"]:
-            self.note(f"note: {warning}")
+        if truth := metrics["truth"]:
+            dice = [_number(truth[f"dice_at_{level}"], ".3f") for level in ("0.1", "0.01")]
+            self.note(f"Against the truth: Dice {dice[0]} at 10 %, {dice[1]} at 1 %")
+        self.warnings(metrics["warnings"])
 
     @contextmanager
-    def progress(self, config: FitConfig) -> Iterator[Progress]:
+    def progress(self) -> Iterator[Progress]:
         """Show a bar with stage, gradients and loss while stderr is a terminal; otherwise nothing."""
-        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+        # A bar and a log would overwrite each other.
+        if self.quiet or self.verbose or sys.stderr is None or not sys.stderr.isatty():
             yield lambda *_: None
             return
         from rich.console import Console
@@ -101,7 +113,15 @@ class Terminal:
             yield show
 
 
+def _number(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)
+
+
 def _write(stream: Any, text: str) -> None:
-    if stream is not None:
-        with suppress(OSError, ValueError):  # closed or gone: nobody reads it
-            print(text, file=stream, flush=True)
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    # What the stream cannot encode (³ in ASCII, odd bytes of a file name) must not cost the whole line.
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    with suppress(OSError, ValueError):  # closed or gone: nobody reads it
+        print(text, file=stream, flush=True)

@@ -22,7 +22,7 @@ from gliodil.data.patient import Patient
 from gliodil.errors import GeometryError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
-from gliodil.inference.informed_loss import make_loss
+from gliodil.inference.informed_loss import InformedLoss, make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -116,7 +116,9 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
         coordinates = objective.coordinates
         if finer is not None:
             start = objective.prolong_to(finer, found.x)
-    return Outcome(objective.trajectory(found.x).last, coordinates.scalars(found.x[0]), found, objective.dtype)
+    return Outcome(
+        objective.trajectory(found.x).last, coordinates.scalars(found.x[0]), found, objective.dtype
+    )
 
 
 def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
@@ -131,14 +133,16 @@ def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
 def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
     """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened.
 
-    In float64: a coarse grid costs little, and a search through a curved valley amplifies round-off until a patient and
+    The informed loss finds them whichever loss follows: it has one minimum where the reference loss has several. In
+    float64: a coarse grid costs little, and a search through a curved valley amplifies round-off until a patient and
     its mirror image part ways.
     """
-    box = loss.box()
+    informed = InformedLoss(loss.case, loss.config)
+    box = informed.box()
     z = box.encode(from_segmentation(loss.case, loss.config))
     left = PARAMETER_EVALUATIONS
     while True:
-        objective = TransformedLoss(loss, Coordinates.plain(box, z), dtype=torch.float64)
+        objective = TransformedLoss(informed, Coordinates.plain(box, z), dtype=torch.float64)
         options = LBFGSOptions(
             tolerance=1e-3,
             max_evaluations=left,
@@ -157,13 +161,14 @@ def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
         z = z + best.x[0]
         if left <= 0 or not objective.near_stability_limit(best.x[0]):
             break  # otherwise go on with a sweep that takes a larger diffusivity
-    objective = TransformedLoss(loss, Coordinates.plain(box, z), dtype=torch.float64)
+    z = loss.box().encode(box.decode(z))
+    objective = TransformedLoss(loss, Coordinates.plain(loss.box(), z), dtype=torch.float64)
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
         record.evaluations += 1
         return objective.hard([at - z]).gradient[0]
 
-    return Coordinates.scaled(box, z, whitening(gradient, z))
+    return Coordinates.scaled(loss.box(), z, whitening(gradient, z))
 
 
 def _first_curvature(objective: TransformedLoss) -> float:
@@ -204,7 +209,9 @@ def _minimize(
     objective, start, exact = best
     found = replace(found, x=start, value=exact.value, terms=exact.terms)
     if found.status == "converged" and not agrees:
-        message = "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
+        message = (
+            "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
+        )
         found = replace(found, status="stalled", message=message)
     return objective, found
 

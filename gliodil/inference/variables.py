@@ -116,7 +116,9 @@ class TransformedLoss:
         with torch.no_grad():
             p = self.coordinates.scalars(x[0])
             if len(x) == 1:
-                return self._run(p, self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype), self.zero_v())
+                return self._run(
+                    p, self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype), self.zero_v()
+                )
             u0 = self._seed(p.origin) + x[1] / self.loss.sigma_initial
             return self._run(p, u0, x[2])
 
@@ -250,7 +252,11 @@ def _evaluate(terms: dict[str, torch.Tensor], leaves: list[torch.Tensor]) -> Eva
 
 
 def whitening(
-    gradient: Callable[[torch.Tensor], torch.Tensor], z: torch.Tensor, *, floor: float = 1e-4, step: float = 1e-2
+    gradient: Callable[[torch.Tensor], torch.Tensor],
+    z: torch.Tensor,
+    *,
+    floor: float = 1e-4,
+    step: float = 1e-2,
 ) -> torch.Tensor:
     """Return S with Sᵀ H S ≈ 2I for the Hessian H of a loss in the parameters z.
 
@@ -267,4 +273,5 @@ def whitening(
     hessian = (hessian + hessian.T) / 2
     values, vectors = torch.linalg.eigh(hessian)
     largest = values.abs().max().clamp(min=1e-12)
-    return vectors * (2 / values.abs().clamp(min=floor * float(largest))).sqrt()
+    scaling: torch.Tensor = vectors * (2 / values.abs().clamp(min=floor * float(largest))).sqrt()
+    return scaling

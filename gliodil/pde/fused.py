@@ -3,7 +3,7 @@
     rate:       A(u) = ∇·(D∇u) + ρ|u|(1−u)
     transpose:  out += A′(u)ᵀ μ, with dL/dc and dL/dρ collected on the way
 
-``operators``, ``integrate`` and ``odil.plain`` hold the definitions in plain torch, which CUDA runs; the tests hold
+``operators``, ``integrate`` and ``odil.loops`` hold the definitions in plain torch, which CUDA runs; the tests hold
 the two equal. Rows along z are contiguous and every inner loop runs over views of whole rows: their indices are
 provably non-negative, so the loops vectorize. The first call compiles for some seconds; the result is cached on disk.
 """
@@ -86,7 +86,7 @@ def _threads(cells: int) -> Iterator[bool]:
         yield True
 
 
-@nb.njit(inline="always", fastmath=True)  # type: ignore
+@nb.njit(inline="always", fastmath=True)
 def _add_axis(out, u, c, b, i, n, stride, nz):  # type: ignore
     """Add the fluxes through a row's faces along x or y."""
     here = u[b : b + nz]
@@ -100,7 +100,7 @@ def _add_axis(out, u, c, b, i, n, stride, nz):  # type: ignore
             out[k] += face[k] * (there[k] - here[k])
 
 
-@nb.njit(inline="always", fastmath=True)  # type: ignore
+@nb.njit(inline="always", fastmath=True)
 def _add_diffusion(out, flux, u, cx, cy, cz, i, j, nx, ny, nz):  # type: ignore
     """Add ∇·(D∇u) along row (i, j) to ``out``; ``flux`` is scratch of nz + 1, zero at both ends."""
     b = (i * ny + j) * nz
@@ -153,7 +153,7 @@ def _transpose_cells(out, u, mu, cx, cy, cz, dx, dy, dz, nx, ny, nz, scalars, su
         sums[i] = growth
 
 
-@nb.njit(inline="always", fastmath=True)  # type: ignore
+@nb.njit(inline="always", fastmath=True)
 def _face_gradient(out, m, u, m_there, u_there):  # type: ignore
     for k in range(out.size):
         out[k] -= (m_there[k] - m[k]) * (u_there[k] - u[k])

@@ -37,7 +37,7 @@ class Grid:
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float64
 
     def __post_init__(self) -> None:
@@ -100,9 +100,9 @@ class Grid:
 
     def coarsen(self, factor: int = 2) -> Grid:
         """Return the grid of the same box with 1/factor as many cells per axis (at least one)."""
-        shape = tuple(max(1, round(n / factor)) for n in self.shape)
-        spacing = tuple(h * n / m for h, n, m in zip(self.spacing, self.shape, shape, strict=True))
-        return replace(self, shape=shape, spacing=spacing)
+        nx, ny, nz = (max(1, round(n / factor)) for n in self.shape)
+        hx, hy, hz = (h * n / m for h, n, m in zip(self.spacing, self.shape, (nx, ny, nz), strict=True))
+        return replace(self, shape=(nx, ny, nz), spacing=(hx, hy, hz))
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.shape))

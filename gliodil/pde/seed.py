@@ -1,6 +1,6 @@
 """The seed a tumour grows from: a heat kernel cut to compact support (public GliODIL code).
 
-    g(x) = M (4πτ)^(−3/2) exp(−|x − x₀|²/4τ),    M = 1500 mm³, τ = 15 mm²;    0 below 0.1, at most 1
+g(x) = M (4πτ)^(−3/2) exp(−|x − x₀|²/4τ),    M = 1500 mm³, τ = 15 mm²;    0 below 0.1, at most 1
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ def gaussian_seed(
         Cells the seed may occupy, in place of those where it exceeds the cutoff; shape (N,), boolean.
     """
     distance2 = (centres - origin[:, None]).square().sum(dim=0)
-    g = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
+    g: torch.Tensor = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
     if support is not None:
-        return g * support
-    if cutoff_width > 0:
-        return g * torch.sigmoid((g / CUTOFF - 1) / cutoff_width)
-    return torch.where(g >= CUTOFF, g, torch.zeros_like(g))
+        g = g * support
+    elif cutoff_width > 0:
+        g = g * torch.sigmoid((g / CUTOFF - 1) / cutoff_width)
+    else:
+        g = torch.where(g >= CUTOFF, g, torch.zeros_like(g))
+    return g
 
 
 def radius_mm(density: float) -> float:

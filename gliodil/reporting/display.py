@@ -176,9 +176,7 @@ def _window(
     for (low, high), (inner, outer) in zip(region, brain, strict=True):
         inner, outer = inner - edge_mm, outer + edge_mm
         start = 0.5 * (low + high - length)
-        if length <= outer - inner:
-            start = min(max(start, inner), outer - length)
-        else:
-            start = 0.5 * (inner + outer - length)
+        fits = length <= outer - inner
+        start = min(max(start, inner), outer - length) if fits else 0.5 * (inner + outer - length)
         window.append((float(start), float(start + length)))
     return tuple(window)

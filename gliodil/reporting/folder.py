@@ -61,7 +61,7 @@ def write_plan_folder(
     plans: Plans,
     config: Mapping[str, Any],
     wall_s: float,
-    truth: Mapping[str, float] | None = None,
+    truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
     log_text: str | Callable[[], str] = "",
 ) -> Path:

@@ -40,7 +40,7 @@ def build_metrics(
     *,
     wall_s: float,
     peak_memory_mb: float | None,
-    truth: Mapping[str, float] | None = None,
+    truth: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 

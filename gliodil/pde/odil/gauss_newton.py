@@ -37,9 +37,7 @@ class GaussNewtonOptions:
     damping: float = 1e-3
 
 
-def gauss_newton(
-    residuals: Residuals, x0: Point, options: GaussNewtonOptions, record: Recorder
-) -> Minimum:
+def gauss_newton(residuals: Residuals, x0: Point, options: GaussNewtonOptions, record: Recorder) -> Minimum:
     """Minimize ‖r(x)‖² from x0; the status says whether and why it stopped."""
     shapes = [t.shape for t in x0]
     ends = torch.tensor([0, *(t.numel() for t in x0)]).cumsum(0).tolist()
@@ -61,7 +59,7 @@ def gauss_newton(
             break
         r, forward, transpose = _linearized(flat_residuals, x)
         g = transpose(r)
-        d, applications = _cg(lambda p, t=transpose, f=forward, m=mu: t(f(p)) + m * p, -g, options)
+        d, applications = _cg(forward, transpose, mu, -g, options)
         record.evaluations += 1 + applications
         predicted = -float(2 * g @ d) - float(forward(d).square().sum())
         trial = flat_residuals(x + d)
@@ -107,16 +105,20 @@ def _linearized(
 
 
 def _cg(
-    apply: Callable[[torch.Tensor], torch.Tensor], b: torch.Tensor, options: GaussNewtonOptions
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    transpose: Callable[[torch.Tensor], torch.Tensor],
+    mu: float,
+    b: torch.Tensor,
+    options: GaussNewtonOptions,
 ) -> tuple[torch.Tensor, int]:
-    """Solve apply(d) = b approximately; return d and the number of applications."""
+    """Solve (JᵀJ + μI) d = b approximately; return d and the number of applications."""
     d, r = torch.zeros_like(b), b.clone()
     p, rr = r.clone(), float(b @ b)
     stop = options.cg_tolerance**2 * rr
     for k in range(options.cg_iterations):
         if rr <= stop or rr == 0:
             return d, k
-        ap = apply(p)
+        ap = transpose(forward(p)) + mu * p
         alpha = rr / float(p @ ap)
         d.add_(p, alpha=alpha)
         r.sub_(ap, alpha=alpha)

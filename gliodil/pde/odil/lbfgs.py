@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.pde.odil.problem import Minimum, Objective, Point, Recorder, Status, add_scaled, dot, norm
+from gliodil.pde.odil.problem import Minimum, Objective, Point, Recorder, Status, add_scaled, dot
 
 ARMIJO = 1e-4
 CURVATURE = 1e-10
-_CHUNK = 1 << 15
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LBFGSOptions:
 
     tolerance: float = 1e-4
     max_evaluations: int = 200
-    memory: int = 8
+    memory: int = 6
     curvature: float = 2.0
     max_step: float = math.inf
 
@@ -101,10 +101,7 @@ def lbfgs(objective: Objective, x0: Point, options: LBFGSOptions, record: Record
             break
 
         trial, trial_value, trial_g, trial_terms = accepted
-        s, y = add_scaled(trial, x, -1.0), add_scaled(trial_g, g, -1.0)
-        sy = dot(s, y)
-        if sy > CURVATURE * norm(s) * norm(y):
-            pairs.append(s, y)
+        pairs.append_difference(trial, x, trial_g, g)
         x, value, g, terms = trial, trial_value, trial_g, trial_terms
         record(value)
     return Minimum(x, value, terms, status, message, spent())
@@ -125,14 +122,19 @@ class _Pairs:
     def clear(self) -> None:
         self.count, self.next = 0, 0
 
-    def append(self, s: Point, y: Point) -> None:
+    def append_difference(self, x_new: Point, x: Point, g_new: Point, g: Point) -> None:
+        """Store s = x_new − x and y = g_new − g, unless the pair has no positive curvature."""
         slot, m = self.next, self.memory
-        for rows, s_part, y_part in zip(self.rows, s, y, strict=True):
-            rows[slot].copy_(s_part.reshape(-1))
-            rows[m + slot].copy_(y_part.reshape(-1))
-        products = self._products([s, y])
+        for rows, a, b, c, d in zip(self.rows, x_new, x, g_new, g, strict=True):
+            torch.sub(a.reshape(-1), b.reshape(-1), out=rows[slot])
+            torch.sub(c.reshape(-1), d.reshape(-1), out=rows[m + slot])
+        products = self._products([[rows[k] for rows in self.rows] for k in (slot, m + slot)])
         self.gram[:, slot] = self.gram[slot, :] = products[:, 0]
         self.gram[:, m + slot] = self.gram[m + slot, :] = products[:, 1]
+        ss, yy, sy = self.gram[slot, slot], self.gram[m + slot, m + slot], self.gram[slot, m + slot]
+        if not float(sy) > CURVATURE * math.sqrt(float(ss) * float(yy)):
+            self.count = min(self.count, m - 1)  # the overwritten slot held the oldest pair, if any
+            return
         self.next, self.count = (slot + 1) % m, min(m, self.count + 1)
 
     def direction(self, g: Point, curvature: float) -> Point:
@@ -164,10 +166,10 @@ class _Pairs:
         """Return ⟨row, vector⟩ for every row and vector, chunks summed in float64; shape (2m, len(vectors))."""
         total = torch.zeros(2 * self.memory, len(vectors), dtype=torch.float64)
         for k, rows in enumerate(self.rows):
-            columns = torch.stack([v[k].reshape(-1) for v in vectors])
+            flat = [v[k].reshape(-1) for v in vectors]
             for a in range(0, rows.shape[1], _CHUNK):
-                part = rows[:, a : a + _CHUNK] @ columns[:, a : a + _CHUNK].T
-                total += part.double().cpu()
+                parts = [torch.mv(rows[:, a : a + _CHUNK], v[a : a + _CHUNK]) for v in flat]
+                total += torch.stack(parts, dim=1).double().cpu()
         return total
 
 
@@ -178,5 +180,3 @@ def _shorter(step: float, slope: float, value: float, trial_value: float) -> flo
     curvature = 2 * (trial_value - value - slope * step)
     best = -slope * step * step / curvature if curvature > 0 else 0.5 * step
     return min(max(best, 0.1 * step), 0.5 * step)
-
-

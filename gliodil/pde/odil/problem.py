@@ -87,7 +87,10 @@ def dot(a: Point, b: Point) -> float:
     total = 0.0
     for x, y in zip(a, b, strict=True):
         flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-        parts = [torch.dot(p, q) for p, q in zip(flat_x.split(_CHUNK), flat_y.split(_CHUNK), strict=True)]
+        parts = [
+            torch.dot(p, q)
+            for p, q in zip(torch.split(flat_x, _CHUNK), torch.split(flat_y, _CHUNK), strict=True)
+        ]
         total += float(torch.stack(parts).double().sum())
     return total
 

@@ -9,9 +9,9 @@ term is now almost the plain sum of squares of v:
 
     r^{n+1} = (u^{n+1} − u^n)/Δt − ½ [A(u^{n+1}) + A(u^n)]  =  v^n/σ + F^n − ½ [A(u^{n+1}) + A(u^n)]
 
-with F second-order accurate (``steps``) the bracket is a second difference in time. One loss and gradient = one sweep forward and one adjoint sweep
-backward; both cost about one application of A per step. Sums over a level are taken in the field's precision,
-sums over levels in float64.
+with F second-order accurate (``steps``) the bracket is a second difference in time. One loss and gradient = one sweep
+forward and one adjoint sweep backward; both cost about one application of A per step. Sums over a level are taken in
+the field's precision, sums over levels in float64.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def sweep(
     impassable
         1 in cells tumour cells cannot enter, 0 elsewhere; shape (N,), the field's dtype.
     """
-    outputs = _Sweep.apply(u0, v, *coefficients.values, rho, impassable, steps, coefficients.strides)
+    outputs = _Sweep.apply(  # type: ignore[no-untyped-call]
+        u0, v, *coefficients.values, rho, impassable, steps, coefficients.strides
+    )
     return Trajectory(*outputs)
 
 
@@ -134,7 +136,7 @@ def _rkl_increment(
 
 class _Sweep(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         u0: torch.Tensor,
         v: torch.Tensor,
@@ -156,7 +158,7 @@ class _Sweep(torch.autograd.Function):
         return u[-1].clone(), pde * steps.sigma**2, bounds, outside, u
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         d_last, d_pde, d_bounds, d_outside, _ = grads
         u, r, cx, cy, cz, impassable = ctx.saved_tensors
         steps: Steps = ctx.steps

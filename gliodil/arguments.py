@@ -1,0 +1,112 @@
+"""The arguments of the command line: names, defaults, help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gliodil import __version__
+from gliodil.pipeline import DEFAULT_RULE
+
+FILE_FLAGS = {
+    "seg": "tumour segmentation (labels)",
+    "wm": "white-matter probability map",
+    "gm": "grey-matter probability map",
+    "csf": "cerebrospinal-fluid probability map",
+    "brain": "brain mask",
+    "t1": "T1 image, shown behind the contours",
+    "t1c": "T1 image with contrast agent",
+    "t2": "T2 image",
+    "flair": "FLAIR image",
+    "pet": "FET-PET image",
+    "recurrence": "labels of the recurrence at follow-up, registered to the planning scan",
+}
+
+EXAMPLES = """\
+examples:
+  gliodil demo                                     a synthetic patient, start to finish
+  gliodil plan patient_001/                        a folder of NIfTI files, named as usual
+  gliodil plan --seg s.nii.gz --wm wm.nii.gz --gm gm.nii.gz --labels brats-2023 --out result
+  gliodil plan patient_001/ --dry-run              what was found, nothing computed
+  gliodil evaluate result --recurrence later.nii.gz
+
+Research use only. Not a medical device.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; the name of the command ends up in ``command``."""
+    parser = argparse.ArgumentParser(
+        prog="gliodil",
+        description="Tumour-cell density and radiotherapy margin maps for glioblastoma, from one patient's "
+        "images.",
+        epilog=EXAMPLES,
+        formatter_class=_formatter,
+    )
+    parser.add_argument("--version", action="version", version=f"gliodil {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    common, fitting = _common(), _fitting()
+
+    def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=EXAMPLES,
+            parents=[common, *parents],
+            formatter_class=_formatter,
+        )
+
+    demo = command("demo", "run the whole pipeline on a synthetic patient whose truth is known", fitting)
+    demo.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-demo)")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
+
+    plan = command("plan", "turn one patient's images into a density, margin maps and a report", fitting)
+    plan.add_argument("patient", nargs="?", type=Path, metavar="PATIENT", help="folder of NIfTI files")
+    for role, text in FILE_FLAGS.items():
+        plan.add_argument(f"--{role}", type=Path, metavar="FILE", help=text)
+    plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")
+    plan.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="label convention: brats-2017, brats-2023, brats-2024-post, gliodil or decathlon (default: told "
+        "from the labels, or refused)",
+    )
+    plan.add_argument("--rule", default=DEFAULT_RULE, metavar="NAME", help="plan rule (default: %(default)s)")
+    plan.add_argument("--method", choices=["odil"], default="odil", help="inference method (default: odil)")
+    plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
+    plan.add_argument(
+        "--resume", action="store_true", help="keep a result made from the same files and settings"
+    )
+
+    simulate = command("simulate", "write a synthetic patient as files, with its truth")
+    simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    simulate.add_argument("--foci", type=int, default=1, metavar="N", help="1 or 3 foci (default: 1)")
+    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
+
+    evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
+    evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
+    evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
+
+    command("doctor", "show versions, devices, extras and threads")
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30)
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="log details to the terminal")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print errors and results only")
+    common.add_argument("--log-file", type=Path, metavar="FILE", help="append the log to a file")
+    return common
+
+
+def _fitting() -> argparse.ArgumentParser:
+    fitting = argparse.ArgumentParser(add_help=False)
+    fitting.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    fitting.add_argument("--cells", type=int, metavar="N", help="grid cells along each axis (default: 48)")
+    return fitting

@@ -1,0 +1,113 @@
+"""What can be known to fail before anything long is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gliodil.errors import GliodilError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import torch
+
+    from gliodil.data.patient import Patient
+    from gliodil.inference.config import FitConfig
+
+
+def check(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> tuple[str, ...]:
+    """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
+    from gliodil.inference.case import set_up
+
+    with naming(patient):
+        check_request(patient, out, config=config, rule=rule)
+        return set_up(patient, config).warnings
+
+
+def check_request(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> None:
+    """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
+    from gliodil.planning.ctv import gtv_mask, standard_ctv
+    from gliodil.planning.distance import orthogonal_spacing
+    from gliodil.planning.rules import get_rule
+    from gliodil.reporting.folder import ensure_writable
+
+    ensure_writable(out)
+    known = get_rule(rule)
+    for library in ("matplotlib", "jinja2"):
+        if find_spec(library) is None:
+            raise MissingExtraError(library, "report")
+    present = _memory_of(_device(config.device))
+    if present is not None and memory_gb(config) > present:
+        raise _too_large(config, f"{present:.1f} GB")
+    spacing = orthogonal_spacing(patient.affine)
+    if {"wm", "gm"} <= patient.volumes.keys():
+        standard_ctv(gtv_mask(patient, known), patient.brain, spacing, known.margin_mm)
+
+
+def memory_gb(config: FitConfig) -> float:
+    """Return about how much memory a fit takes, GB: 22 float32 trajectories, and 1 GB for the rest."""
+    return 22 * config.cells**3 * config.steps * 4 / 1e9 + 1
+
+
+@contextmanager
+def memory_errors(config: FitConfig) -> Iterator[None]:
+    """Turn a failed allocation into an error that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch has a type of its own on CUDA only.
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise _too_large(config, str(error).split("\n")[0] or "no memory left") from error
+        raise
+
+
+@contextmanager
+def naming(patient: Patient) -> Iterator[None]:
+    """Name the patient in every error raised on purpose."""
+    try:
+        yield
+    except GliodilError as error:
+        error.for_patient(patient.identity)
+        raise
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of that name, if the fit can run on it."""
+    import torch
+
+    from gliodil.inference.case import choose_device
+
+    device = choose_device(name)
+    count = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= count):
+        raise InputError(
+            "There is no such device here.",
+            expected=", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))]),
+            found=name,
+            remedy="choose one of these with --device",
+        )
+    return device
+
+
+def _memory_of(device: torch.device) -> float | None:
+    """Return the memory of a device or of this machine, GB; None if unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(device).total_memory) / 1e9
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def _too_large(config: FitConfig, found: str) -> InputError:
+    return InputError(
+        "There is not enough memory for this grid.",
+        expected=f"about {memory_gb(config):.1f} GB for {config.cells}³ cells and {config.steps} time levels",
+        found=found,
+        remedy="use fewer cells (--cells)",
+    )

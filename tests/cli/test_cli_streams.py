@@ -1,0 +1,137 @@
+"""The command line as a program: help, exit codes, and streams closed, redirected, narrow or poor."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gliodil import __version__
+
+COMMANDS = ("demo", "plan", "simulate", "evaluate", "doctor")
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_has_examples(cli, command):
+    run = cli(*([command] if command else []), "--help")
+    assert (run.code, run.err) == (0, "")
+    assert "usage: gliodil" in run.out
+    assert "gliodil plan patient_001/" in run.out
+    assert "Research use only" in run.out
+    if command is None:
+        assert [name for name in COMMANDS if f"\n    {name} " not in run.out] == []
+    else:
+        assert "--log-file FILE" in run.out
+
+
+def test_the_version(cli):
+    assert cli("--version").out == f"gliodil {__version__}\n"
+
+
+def test_doctor_lists_what_is_here(cli, tmp_path):
+    run = cli("doctor", "--log-file", tmp_path / "log")
+    assert (run.code, run.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in run.out.splitlines() if not line.startswith("extra "))
+    assert rows["gliodil"] == __version__
+    assert rows["devices"].startswith("cpu")
+    assert "numba 1" in rows["threads"] or int(rows["processors"]) > 1
+    assert {"python", "torch", "numpy", "nibabel"} <= set(rows)
+    assert "missing" not in rows["torch"]
+    assert "extra report" in run.out
+    assert (tmp_path / "log").read_text().rstrip().endswith("done")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "out", "err"),
+    [
+        (">&-", "", None),
+        ("2>&-", None, ""),
+        (">&- 2>&-", "", ""),
+        ("<&- >&- 2>&-", "", ""),
+        (">/dev/full", "", None),
+        ("2>/dev/full", None, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(shell, planned, original, redirection, out, err):
+    before = (planned / "metrics.json").stat().st_mtime_ns
+    done = shell(
+        f"$GLIODIL evaluate {planned} --recurrence {original}/recurrence.nii.gz {redirection}", cwd=planned
+    )
+    assert done.returncode == 0
+    report = f"{planned / 'report.html'}\n"
+    assert done.stdout == (report if out is None else out)
+    assert ("Coverage" in done.stderr) if err is None else (done.stderr == err)
+    assert (planned / "metrics.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$GLIODIL --help | head -0",
+        "$GLIODIL plan --help 2>&1 | head -1",
+        "$GLIODIL plan {patient} --dry-run 2>&1 | head -0",
+        "$GLIODIL plan {patient} --dry-run -v 2>&1 | head -0",
+    ],
+)
+def test_a_reader_that_has_gone(shell, original, tmp_path, line):
+    done = shell(line.format(patient=original) + "; exit ${PIPESTATUS[0]}", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_an_error_whose_reader_has_gone_is_still_an_error(shell, tmp_path):
+    done = shell("$GLIODIL plan nobody 2>&1 | head -0; exit ${PIPESTATUS[0]}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_output_redirected_to_files(shell, original, tmp_path):
+    done = shell(f"$GLIODIL plan {original} --dry-run >out.txt 2>err.txt", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out.txt").read_text() == ""
+    said = (tmp_path / "err.txt").read_text(encoding="utf-8")
+    assert "patient_007" in said
+    assert "\x1b" not in said
+
+
+def test_what_the_stream_cannot_encode_does_not_cost_the_line(shell, original, tmp_path):
+    folder = shutil.copytree(original, tmp_path / "Grüße ³")
+    poor = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = shell(f"$GLIODIL plan '{folder.name}' --dry-run", cwd=tmp_path, **poor)
+    assert done.returncode == 0
+    assert "grid 48\\xb3" in done.stderr
+    done = shell(f"$GLIODIL plan '{folder.name}/none'", cwd=tmp_path, **poor)
+    assert done.returncode == 1
+    assert "Gr\\xfc\\xdfe" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_with_stdout_closed_in_a_narrow_terminal(original, tmp_path):
+    """The progress bar is only drawn in a terminal: give it one, 20 columns wide."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs a pseudo-terminal")
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "20", "LINES": "5", "TERM": "xterm"}
+    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "gliodil", "plan", original, "--out", tmp_path / "out", "--cells", "8"]
+    with subprocess.Popen(
+        ["bash", "-c", 'exec "$@" >&-', "bash", *map(str, command)], stderr=follower, env=environment
+    ) as process:
+        os.close(follower)
+        said = b""
+        try:
+            while block := os.read(leader, 4096):
+                said += block
+        except OSError:  # how Linux says that the other end has closed
+            pass
+        assert process.wait(timeout=300) == 0
+    os.close(leader)
+    text = said.decode("utf-8", "replace")
+    assert "Traceback" not in text
+    assert "\x1b" in text  # a bar was drawn
+    assert "CTV" in text
+    assert (tmp_path / "out" / "report.html").is_file()
