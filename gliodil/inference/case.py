@@ -1,7 +1,7 @@
 """A patient cut out, resampled onto the computational grid and ready to be fitted.
 
 Crop: the bounding box of all tumour labels, enlarged about its centre and clipped to the image; the grid divides
-it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by nearest neighbour, all through
+it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by the largest share, all through
 world coordinates.
 
 Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
@@ -102,11 +102,11 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         there = patient.segmentation.with_data(values.astype(np.float32), kind="scalar")
         return grid.field(there.resample_to(frame).data.copy())
 
-    labels = np.zeros(patient.segmentation.shape, dtype=np.uint8)
-    labels[patient.oedema], labels[patient.necrotic], labels[patient.enhancing] = 1, 2, 3
-    label = grid.field(
-        patient.segmentation.with_data(labels, kind="label").resample_to(frame).data.astype(np.int64)
-    )
+    # The label with the largest share of a cell's interpolation weights: the nearest one, without its preference for
+    # one side where a cell's centre lies on the border of two voxels.
+    masks = (~patient.tumour, patient.oedema, patient.necrotic, patient.enhancing)
+    shares = torch.stack([scalar(mask.astype(np.float32)) + 1e-6 * k for k, mask in enumerate(masks)])
+    label = shares.argmax(dim=0)
     core, oedema = label >= 2, label == 1
     if not bool(core.any()):
         raise GeometryError(

@@ -108,8 +108,7 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
     record.stage = "parameters"
     coordinates = fit_parameters(losses[0], record)
 
-    objective = TransformedLoss(losses[0], coordinates)
-    start: Point = [coordinates.zero(), objective.zero_w(), objective.zero_v().clone()]
+    start = TransformedLoss(losses[0], coordinates).start()
     for rung, finer in zip(losses, [*losses[1:], None], strict=True):
         record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
         objective, found = _minimize(rung, coordinates, start, record, gauss_newton_too=finer is None)

@@ -2,7 +2,7 @@
 
 The minimum of the reference loss is not the best estimate. One scan leaves D, ρ and the imaging thresholds to trade off,
 and label misfits measured in density reward a flat front: the flatter it is, the less a misplaced boundary costs. The
-fit then drifts to a far-reaching tail with both thresholds near 0.5. Three changes keep it from doing so.
+fit then drifts to a far-reaching tail with both thresholds near 0.5. Four changes keep it from doing so.
 
 1. *Three levels.* Necrosis lies inside the enhancing rim, so the density passes a third threshold there:
 
@@ -17,7 +17,7 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Three chan
        d = √6 ℓ |ψ(u) − ψ(θ)|,  ψ(u) = ln(u^{−½} − 1);      residual (d/0.7 mm) / √(1 + (d/5 mm)²)
 
    5 mm bounds the say of places where the tissue maps or the model are wrong. S, the sum of squares of these residuals,
-   of the PET term and of the terms on u itself, has an unknown scale, since neighbouring cells err together and
+   of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err together and
    models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
    posterior is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
 
@@ -28,7 +28,11 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Three chan
    The priors cover the ranges used for simulated glioblastomas, D and ρ ∈ [0.035, 0.2], R ∈ [10, 30] and the thresholds
    of ``data.synthetic``. ℓ stays above a fifth of the mean cell size: a grid must not be asked for what it cannot carry.
 
-3. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of its own curvature
+3. *PET in its own units.* The misfit u − s(PET − b) shrinks with s whatever the image shows. Divided by s it is a
+   misfit of the image, with noise of a tenth of the maximum; and the image shows the density blurred by 5 mm (FWHM),
+   which left out reads as a flat front. Labels keep their weight of 12.
+
+4. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of its own curvature
    (‖y‖² in the coordinates of ``variables``), instead of the hinges. All other terms are the reference's.
 """
 
@@ -53,6 +57,10 @@ RATE = (0.1, 0.7)
 THRESHOLD_NECROTIC = (0.78, 0.06)
 THRESHOLD_CORE = (0.55, 0.06)
 THRESHOLD_OEDEMA = (0.25, 0.07)
+WEIGHT_PET_IMAGE = 10.0
+"""Weight of the PET misfit: noise of a tenth of the image's maximum."""
+PET_FWHM_MM = 5.0
+"""Full width at half maximum of a PET scanner's point spread."""
 TOLERANCE_MM = 0.7
 OUTLIER_MM = 5.0
 _DENSITY = (1e-12, 1 - 1e-4)  # where ψ is evaluated
@@ -90,7 +98,38 @@ class InformedLoss(ReferenceLoss):
         upper = torch.where(self.case.enhancing, p.threshold_necrotic, upper)
         return lower, upper
 
-    def parameter_stage(self, last: torch.Tensor, p: Scalars, physics: Terms) -> Terms:
+    @property
+    def weight_segmentation(self) -> float:
+        """The reference's weight without PET, with PET too."""
+        return WEIGHT_SEGMENTATION
+
+    def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
+        """Return the reference's residuals; PET is compared with the blurred density, in the units of the image."""
+        residuals = super().data_residuals(last, p)
+        if self.case.pet is not None and self.pet_where is not None:
+            seen = self._blur(last) / p.pet_scale + p.pet_background
+            residuals["pet"] = (
+                (seen - self.case.pet) * self.pet_where * (WEIGHT_PET_IMAGE / math.sqrt(self.entries))
+            )
+        return residuals
+
+    def _blur(self, u: torch.Tensor) -> torch.Tensor:
+        """Return u as a scanner with a Gaussian point spread of ``PET_FWHM_MM`` sees it."""
+        box = self.case.grid.box(u)[None, None]
+        for axis, h in enumerate(self.case.grid.spacing, start=2):
+            sigma = PET_FWHM_MM / math.sqrt(8 * math.log(2)) / h
+            reach = math.ceil(3 * sigma)
+            offsets = torch.arange(-reach, reach + 1, device=u.device, dtype=u.dtype)
+            kernel = torch.exp(-0.5 * (offsets / sigma).square())
+            shape = [1, 1, 1, 1, 1]
+            shape[axis] = kernel.numel()
+            sides = [0, 0, 0, 0, 0, 0]
+            sides[2 * (4 - axis)] = sides[2 * (4 - axis) + 1] = reach
+            padded = torch.nn.functional.pad(box, sides, mode="replicate")
+            box = torch.nn.functional.conv3d(padded, (kernel / kernel.sum()).reshape(shape))
+        return box.reshape(-1)
+
+    def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
         """Return the label misfits as distances and what the priors add to them."""
         scale = 1 / math.sqrt(self.entries)
         lower, upper = self.levels(p)
@@ -104,14 +143,13 @@ class InformedLoss(ReferenceLoss):
         }
         if (pet := self.data_residuals(last, p).get("pet")) is not None:
             residuals["pet"] = pet
-        terms = {**squares(residuals), **physics}
+        terms = {**squares(residuals), **admissibility}
         misfit = torch.stack([t.double() for t in terms.values()]).sum()
         deviations = self._deviations(p).square().sum()
         return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}
 
     def _robust(self, distance: torch.Tensor) -> torch.Tensor:
-        weight = self.weight_segmentation / WEIGHT_SEGMENTATION / TOLERANCE_MM
-        return weight * distance / (1 + (distance / OUTLIER_MM).square()).sqrt()
+        return distance / TOLERANCE_MM / (1 + (distance / OUTLIER_MM).square()).sqrt()
 
     def _deviations(self, p: Scalars) -> torch.Tensor:
         length = (p.diffusivity / p.proliferation_rate).sqrt()

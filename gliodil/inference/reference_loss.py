@@ -84,13 +84,13 @@ class ReferenceLoss:
         """Return the residuals of the parameter term, one-dimensional."""
         return p.hinge_sum().reshape(1)
 
-    def parameter_stage(self, last: torch.Tensor, p: Scalars, physics: Terms) -> Terms:
+    def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
         """Return the terms the parameters alone are fitted to, with exact physics, before the full fit.
 
-        ``physics`` are the pde, bounds and csf terms of the run that ended in ``last``.
+        ``admissibility`` are the bounds and csf terms of the run that ended in ``last``.
         """
         parameters = self.parameter_residuals(p).square().sum()
-        return {**squares(self.data_residuals(last, p)), **physics, "parameters": parameters}
+        return {**squares(self.data_residuals(last, p)), **admissibility, "parameters": parameters}
 
     def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the lower and upper bound of the density at the last level that the labels imply."""

@@ -24,6 +24,7 @@ from gliodil.pde.odil.problem import Evaluation, Point
 from gliodil.pde.odil.steps import Steps, stages_needed, stiffness_limit
 from gliodil.pde.odil.trajectory import Trajectory, model_error, sweep, unroll
 from gliodil.pde.operators import spectral_bound
+from gliodil.pde.residual import theta_residual
 
 SEED_RAMP = 0.15
 """Relative width of the seed's cutoff while the parameters alone are fitted."""
@@ -134,6 +135,22 @@ class TransformedLoss:
             )
         return self._no_error
 
+    def start(self) -> Point:
+        """Return a point to start the full fit from: y = 0, w = 0 and a model error that nearly meets the θ-scheme.
+
+        At v = 0 the explicit increment leaves the second difference of A(u) as residual r; v = −σ r cancels it up to
+        the small change it makes to u.
+        """
+        centre = self.coordinates.zero()
+        p = self.coordinates.scalars(centre)
+        with torch.no_grad():
+            levels = self.trajectory([centre, self.zero_w(), self.zero_v()]).levels
+            coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+            r = theta_residual(
+                levels, lambda f: self.model.rate(f, coefficients, p.proliferation_rate), self.loss.config.dt
+            )
+        return [centre, self.zero_w(), r.mul_(-self.loss.sigma_pde)]
+
     def prolong_to(self, finer: ReferenceLoss, x: Point) -> Point:
         """Return the point of a finer grid with the same parameters, initial misfit w/σ_w and model error v/σ_v."""
         y, w, v = x
@@ -173,8 +190,7 @@ class TransformedLoss:
         p = self.coordinates.scalars(leaves[0])
         u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
         t = self._run(p, u0, self.zero_v())
-        physics = {"pde": t.pde, **self._admissibility(t)}
-        return _evaluate(self.loss.parameter_stage(t.last, p, physics), leaves)
+        return _evaluate(self.loss.parameter_stage(t.last, p, self._admissibility(t)), leaves)
 
     def residuals(self, x: Point) -> Point:
         """Return the weighted residuals at [y, w, v], plain differentiable torch (for Gauss-Newton)."""

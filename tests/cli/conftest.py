@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,32 @@ def shell() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def narrow_terminal() -> Callable[..., tuple[int, str]]:
+    """Run the command line in a terminal of 20 columns, with stdout closed; return its code and what it said.
+
+    Only a terminal gets the progress bar.
+    """
+    pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        environment = {**os.environ, "COLUMNS": "20", "LINES": "5", "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+        command = ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "gliodil"]
+        with subprocess.Popen(
+            [*command, *map(str, arguments)], stderr=follower, env={**environment, "OMP_NUM_THREADS": "1"}
+        ) as process:
+            os.close(follower)
+            said = b""
+            with suppress(OSError):  # how Linux says that the other end has closed
+                while block := os.read(leader, 4096):
+                    said += block
+            os.close(leader)
+            return process.wait(timeout=300), said.decode("utf-8", "replace")
 
     return run
 

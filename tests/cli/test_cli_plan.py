@@ -146,12 +146,15 @@ def test_quiet_prints_the_report_path_only(cli, planned, original):
     assert (run.code, run.out, run.err) == (0, f"{planned / 'report.html'}\n", "")
 
 
-def test_resume_plans_again_when_an_input_is_gone_and_without_pet(cli, planned, patient):
-    """Also: the contract holds without PET."""
+def test_resume_plans_again_when_an_input_is_gone(narrow_terminal, planned, patient):
+    """Three runs in one, for the time they take: resume, without PET, in a narrow terminal without stdout."""
     os.utime(planned / "density.nii.gz", (0, 0))
     (patient / "pet.nii.gz").unlink()
-    run = cli("plan", patient, "--out", planned, "--cells", 12, "--resume", "-q")
-    assert (run.code, run.err) == (0, "")
+    code, said = narrow_terminal("plan", patient, "--out", planned, "--cells", 12, "--resume")
+    assert code == 0, said
+    assert "Traceback" not in said
+    assert "\x1b" in said  # a bar was drawn
+    assert "CTV" in said
     assert (planned / "density.nii.gz").stat().st_mtime > 0
     metrics = check_contract(planned, patient)
     assert not metrics["loss"]["terms"]["pet"]

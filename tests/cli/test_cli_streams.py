@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -108,30 +103,3 @@ def test_what_the_stream_cannot_encode_does_not_cost_the_line(shell, original, t
     assert done.returncode == 1
     assert "Gr\\xfc\\xdfe" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_plan_with_stdout_closed_in_a_narrow_terminal(original, tmp_path):
-    """The progress bar is only drawn in a terminal: give it one, 20 columns wide."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs a pseudo-terminal")
-    leader, follower = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "20", "LINES": "5", "TERM": "xterm"}
-    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "gliodil", "plan", original, "--out", tmp_path / "out", "--cells", "8"]
-    with subprocess.Popen(
-        ["bash", "-c", 'exec "$@" >&-', "bash", *map(str, command)], stderr=follower, env=environment
-    ) as process:
-        os.close(follower)
-        said = b""
-        try:
-            while block := os.read(leader, 4096):
-                said += block
-        except OSError:  # how Linux says that the other end has closed
-            pass
-        assert process.wait(timeout=300) == 0
-    os.close(leader)
-    text = said.decode("utf-8", "replace")
-    assert "Traceback" not in text
-    assert "\x1b" in text  # a bar was drawn
-    assert "CTV" in text
-    assert (tmp_path / "out" / "report.html").is_file()
