@@ -51,7 +51,7 @@ class FitConfig:
     loss: Loss = "informed"
     optimizer: Optimizer = "lbfgs"
     max_evaluations: int = 250
-    tolerance: float = 2e-3
+    tolerance: float = 1e-2
     device: str = "auto"
 
     def __post_init__(self) -> None:

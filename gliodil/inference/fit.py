@@ -36,7 +36,7 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
 PARAMETER_EVALUATIONS = 120
-RECENTRINGS = 8
+RECENTRINGS = 4
 """Times the full loss is re-centred at most (see ``variables``)."""
 
 Progress = Callable[[str, int, float], None]

@@ -17,8 +17,8 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Four chang
        d = √6 ℓ |ψ(u) − ψ(θ)|,  ψ(u) = ln(u^{−½} − 1);      residual (d/0.7 mm) / √(1 + (d/5 mm)²)
 
    5 mm bounds the say of places where the tissue maps or the model are wrong. S, the sum of squares of these residuals,
-   of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err together and
-   models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
+   of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err
+   together and models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
    posterior is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
 
        S · exp(Σ ((x − μ)/s)² / n),  n = 12       ln ℓ [mm]      ln 1.2 ± 0.5        θ_nec   0.78 ± 0.06
