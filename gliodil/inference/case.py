@@ -1,7 +1,7 @@
 """A patient cut out, resampled onto the computational grid and ready to be fitted.
 
 Crop: the bounding box of all tumour labels, enlarged about its centre and clipped to the image; the grid divides
-it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by the largest share, all through
+it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by nearest neighbour, all through
 world coordinates.
 
 Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
@@ -102,11 +102,14 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         there = patient.segmentation.with_data(values.astype(np.float32), kind="scalar")
         return grid.field(there.resample_to(frame).data.copy())
 
-    # The label with the largest share of a cell's interpolation weights: the nearest one, without its preference for
-    # one side where a cell's centre lies on the border of two voxels.
     masks = (~patient.tumour, patient.oedema, patient.necrotic, patient.enhancing)
+    numbered = sum(k * mask.astype(np.uint8) for k, mask in enumerate(masks))
+    nearest = patient.segmentation.with_data(numbered, kind="label").resample_to(frame).data
+    label = torch.as_tensor(nearest.astype(np.int64), device=grid.device).reshape(-1)
+    # A cell centred on the border of two voxels has two nearest ones. Taking one side would shift every label and
+    # tell left from right; the largest share of the interpolation weights decides instead.
     shares = torch.stack([scalar(mask.astype(np.float32)) + 1e-6 * k for k, mask in enumerate(masks)])
-    label = shares.argmax(dim=0)
+    label = torch.where(_between_voxels(patient, frame, grid), shares.argmax(dim=0), label)
     core, oedema = label >= 2, label == 1
     if not bool(core.any()):
         raise GeometryError(
@@ -127,6 +130,13 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         passable_voxels=white + grey >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),
     )
+
+
+def _between_voxels(patient: Patient, frame: Volume, grid: Grid) -> torch.Tensor:
+    """Where a cell's centre lies halfway between two voxels of the patient, boolean field."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
+    position = patient.segmentation.to_index(frame.to_world(index))
+    return grid.mask((np.abs(position % 1 - 0.5) < 1e-6).any(axis=-1))
 
 
 def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:

@@ -18,8 +18,8 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Four chang
 
    5 mm bounds the say of places where the tissue maps or the model are wrong. S, the sum of squares of these residuals,
    of the PET term and of the terms that keep u admissible, has an unknown scale, since neighbouring cells err
-   together and models err systematically. With n effective observations of unknown variance and normal priors, minus twice the log
-   posterior is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
+   together and models err systematically. With n effective observations of unknown variance and normal priors,
+   −2 ln(posterior) is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
 
        S · exp(Σ ((x − μ)/s)² / n),  n = 12       ln ℓ [mm]      ln 1.2 ± 0.5        θ_nec   0.78 ± 0.06
                                                   ln R           ln 18  ± 0.5        θ_core  0.55 ± 0.06
