@@ -136,7 +136,7 @@ def _between_voxels(patient: Patient, frame: Volume, grid: Grid) -> torch.Tensor
     """Where a cell's centre lies halfway between two voxels of the patient, boolean field."""
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     position = patient.segmentation.to_index(frame.to_world(index))
-    return grid.mask((np.abs(position % 1 - 0.5) < 1e-6).any(axis=-1))
+    return grid.mask(np.asarray((np.abs(position % 1 - 0.5) < 1e-6).any(axis=-1)))
 
 
 def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
