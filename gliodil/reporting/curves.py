@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from gliodil.planning.plans import Plans
 
 
-STAGE_LOOKS = (
-    (DEEP_BLUE, "-", "o"),
-    (VERMILLION, "-", "s"),
-    (GREEN, "--", "^"),
-    (PURPLE, "-.", "D"),
-    (ORANGE, ":", "v"),
-)
-"""Colour, dashes and marker of each stage of a fit, in turn."""
-
-
 def density_by_distance(
     density: NDArray[Any],
     gtv: NDArray[np.bool_],
