@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -22,7 +23,8 @@ from gliodil.data.patient import Patient
 from gliodil.errors import GeometryError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
-from gliodil.inference.informed_loss import InformedLoss, make_loss
+from gliodil.inference.informed_loss import make_loss
+from gliodil.inference.landscape import HardPhysics, LocalLoss, LossLandscape
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -105,13 +107,11 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
     """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
     rungs = ladder(loss.config)
     losses = [*_coarser(patient, rungs[:-1]), loss]
-    record.stage = "parameters"
-    coordinates = fit_parameters(losses[0], record)
-
+    coordinates = fit_parameters(losses, record)
     start = TransformedLoss(losses[0], coordinates).start()
     for rung, finer in zip(losses, [*losses[1:], None], strict=True):
         record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
-        objective, found = _minimize(rung, coordinates, start, record, gauss_newton_too=finer is None)
+        objective, found = _minimize(rung, coordinates, start, record)
         coordinates = objective.coordinates
         if finer is not None:
             start = objective.prolong_to(finer, found.x)
@@ -129,90 +129,105 @@ def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
     return losses
 
 
-def fit_parameters(loss: ReferenceLoss, record: Recorder) -> Coordinates:
-    """Fit the parameters with exact physics (w = v = 0); return coordinates centred there and whitened.
+def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> Coordinates:
+    """Fit the parameters with exact physics from grid to grid; return coordinates centred there and whitened.
 
-    The informed loss finds them whichever loss follows: it has one minimum where the reference loss has several. In
-    float64: a coarse grid costs little, and a search through a curved valley amplifies round-off until a patient and
-    its mirror image part ways.
+    Fronts travel differently on grids that do not resolve them, so the parameters are those of the finest grid. The
+    coarsest is searched in float64: it costs little there, and a search through a curved valley amplifies round-off
+    until a patient and its mirror image part ways.
     """
-    informed = InformedLoss(loss.case, loss.config)
-    box = informed.box()
-    z = box.encode(from_segmentation(loss.case, loss.config))
-    left = PARAMETER_EVALUATIONS
-    while True:
-        objective = TransformedLoss(informed, Coordinates.plain(box, z), dtype=torch.float64)
+    coarsest = losses[0]
+    box = coarsest.box()
+    coordinates = Coordinates.plain(box, box.encode(from_segmentation(coarsest.case, coarsest.config)))
+    for loss in losses:
+        record.stage = f"parameters {loss.config.cells}³×{loss.config.steps}"
+        if loss.box() != box:  # finer cells carry shorter fronts
+            z = loss.box().encode(coordinates.scalars(coordinates.zero()))
+            box, coordinates = loss.box(), Coordinates.scaled(loss.box(), z, coordinates.scaling)
+        dtype = torch.float64 if loss is coarsest else torch.float32
+        landscape = HardPhysics(TransformedLoss(loss, coordinates, dtype=dtype))
         options = LBFGSOptions(
             tolerance=1e-3,
-            max_evaluations=left,
+            max_evaluations=PARAMETER_EVALUATIONS,
             memory=12,
-            curvature=_first_curvature(objective),
+            curvature=_first_curvature(landscape) if loss is coarsest else 2.0,
             max_step=1.0,
         )
-        best = lbfgs(objective.hard, [objective.coordinates.zero()], options, record)
+        best = lbfgs(landscape, [coordinates.zero()], options, record)
         if best.status == "diverged":
             raise NumericsError(
                 "The loss is not finite at the starting parameters.",
-                found=str(objective.coordinates.scalars(objective.coordinates.zero())),
+                found=str(coordinates.scalars(coordinates.zero())),
                 remedy="check the tissue maps and the segmentation",
             )
-        left -= best.evaluations
-        z = z + best.x[0]
-        if left <= 0 or not objective.near_stability_limit(best.x[0]):
-            break  # otherwise go on with a sweep that takes a larger diffusivity
-    z = loss.box().encode(box.decode(z))
-    objective = TransformedLoss(loss, Coordinates.plain(loss.box(), z), dtype=torch.float64)
+        coordinates = coordinates.moved(best.x[0])
 
-    def gradient(at: torch.Tensor) -> torch.Tensor:
-        record.evaluations += 1
-        return objective.hard([at - z]).gradient[0]
-
-    return Coordinates.scaled(loss.box(), z, whitening(gradient, z))
+        scaling = coordinates.scaling @ whitening(
+            partial(_gradient, landscape, best.x[0], record), coordinates.zero()
+        )
+        coordinates = Coordinates.scaled(box, coordinates.origin, scaling)
+    return coordinates
 
 
-def _first_curvature(objective: TransformedLoss) -> float:
+def _gradient(
+    landscape: HardPhysics, centre: torch.Tensor, record: Recorder, y: torch.Tensor
+) -> torch.Tensor:
+    record.evaluations += 1
+    return landscape.at([centre + y]).gradient()[0]
+
+
+def _first_curvature(landscape: HardPhysics) -> float:
     """Curvature that makes the first step 0.1 long in the parameters' coordinates."""
-    gradient = objective.hard([objective.coordinates.zero()]).gradient
-    length = float(gradient[0].norm()) if gradient else 0.0
+    here = landscape.at([landscape.loss.coordinates.zero()])
+    length = float(here.gradient()[0].norm()) if math.isfinite(here.value) else 0.0
     return 10 * length if length > 0 else 2.0
 
 
 def _minimize(
-    loss: ReferenceLoss, coordinates: Coordinates, start: Point, record: Recorder, *, gauss_newton_too: bool
+    loss: ReferenceLoss, coordinates: Coordinates, start: Point, record: Recorder
 ) -> tuple[TransformedLoss, Minimum]:
-    """Minimize the reference loss on one grid; the sweep gets more stages if the diffusivity asks for them."""
+    """Minimize the loss on one grid, re-centring until the seed's support agrees with its origin."""
     config = loss.config
-    if config.optimizer == "gauss-newton" and gauss_newton_too:
-        objective = TransformedLoss(loss, coordinates, dtype=torch.float64)
-        options = GaussNewtonOptions(tolerance=config.tolerance, max_iterations=config.max_evaluations)
-        found = gauss_newton(objective.residuals, [t.double() for t in start], options, record)
-        return objective, replace(found, terms=objective.full(found.x).terms)
-    objective, left = TransformedLoss(loss, coordinates), config.max_evaluations
-    evaluate = record.count(objective.full)
-    best = objective, start, evaluate(start)
+    left = config.max_evaluations
+    landscape = LossLandscape(TransformedLoss(loss, coordinates))
+    best: tuple[LossLandscape, Point, LocalLoss] | None = None
     for _ in range(RECENTRINGS):
-        options_lbfgs = LBFGSOptions(tolerance=config.tolerance, max_evaluations=left)
-        found = lbfgs(objective.full, start, options_lbfgs, record)
-        objective, candidates = objective.recentred(found.x)
-        evaluate = record.count(objective.full)
-        exact, start = min(((evaluate(x), x) for x in candidates), key=lambda pair: pair[0].value)
-        left -= found.evaluations + len(candidates)
-        agrees = exact.value <= found.value * (1 + 10 * config.tolerance)
-        improved = exact.value < best[2].value * (1 - config.tolerance)
-        if exact.value <= best[2].value:
-            best = objective, start, exact
-        if left <= 0 or found.status == "diverged" or not improved:
+        found = _run(landscape, start, left, record)
+        left -= found.evaluations
+        if found.status == "diverged":
             break
-        if agrees and found.status == "converged":
+        there, candidates = landscape.loss.recentred(found.x)
+        renewed = len(candidates) > 1
+        if renewed or best is None:
+            landscape = LossLandscape(there)
+        points = [(landscape.at(x), x) for x in candidates]
+        record.evaluations += len(points)
+        exact, start = min(points, key=lambda pair: pair[0].value)
+        agrees = not renewed or exact.value <= found.value * (1 + 10 * config.tolerance)
+        improved = best is None or exact.value < best[2].value * (1 - config.tolerance)
+        if best is None or exact.value <= best[2].value:
+            best = landscape, start, exact
+        if left <= 0 or agrees or not improved:
             break
-    objective, start, exact = best
+    if best is None:
+        return landscape.loss, found
+    landscape, start, exact = best
     found = replace(found, x=start, value=exact.value, terms=exact.terms)
     if found.status == "converged" and not agrees:
         message = (
             "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
         )
         found = replace(found, status="stalled", message=message)
-    return objective, found
+    return landscape.loss, found
+
+
+def _run(landscape: LossLandscape, start: Point, budget: int, record: Recorder) -> Minimum:
+    config = landscape.loss.loss.config
+    if config.optimizer == "gauss-newton":
+        newton = GaussNewtonOptions(tolerance=config.tolerance, max_evaluations=budget)
+        return gauss_newton(landscape, start, newton, record)
+    options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=budget)
+    return lbfgs(landscape, start, options, record)
 
 
 def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, record: Recorder) -> Fit:

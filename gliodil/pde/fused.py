@@ -1,11 +1,10 @@
-"""The two operations that dominate every sweep, fused into one pass over the cells for CPUs (Numba).
-
-    rate:       A(u) = ∇·(D∇u) + ρ|u|(1−u)
-    transpose:  out += A′(u)ᵀ μ, with dL/dc and dL/dρ collected on the way
+"""The right-hand side A(u) = ∇·(D∇u) + ρ|u|(1−u) compiled for CPUs (Numba), and the pieces that sweeps are made of.
 
 ``operators``, ``integrate`` and ``odil.loops`` hold the definitions in plain torch, which CUDA runs; the tests hold
-the two equal. Rows along z are contiguous and every inner loop runs over views of whole rows: their indices are
-provably non-negative, so the loops vectorize. The first call compiles for some seconds; the result is cached on disk.
+the two equal. Storage is flat and the face coefficients vanish where it wraps from one row to the next (``operators``),
+so a stencil is one loop over a contiguous range of cells with six shifted views: no row is special, every loop
+vectorizes. Only the first and the last plane lack a neighbour in storage. The first call compiles for some
+seconds; the result is cached on disk.
 """
 
 from __future__ import annotations
@@ -24,142 +23,140 @@ from gliodil.pde.operators import Faces
 # Numba's simplest threading layer does not take two parallel calls at once.
 _one_at_a_time = threading.Lock()
 _SMALL = 4096  # cells below which a second thread costs more than it saves
+BLOCK = 4096
+"""Cells worked on at a time, few enough that what one loop wrote is in cache for the next."""
+
+# What lets sums be vectorized; infinities and NaN keep their meaning, since they tell a run that diverged.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 def applies(field: torch.Tensor) -> bool:
-    """Whether the fused kernels cover this field: on the CPU, in float32 or float64."""
+    """Whether the compiled kernels cover this field: on the CPU, in float32 or float64."""
     return field.device.type == "cpu" and field.dtype in (torch.float32, torch.float64)
 
 
 def rate_(out: torch.Tensor, u: torch.Tensor, coefficients: Faces, rho: float) -> None:
     """Write A(u) into ``out``."""
-    field = u.numpy()
-    with _threads(u.shape[0]) as parallel:
-        (_rate if parallel else _rate_serial)(
-            out.numpy(),
-            field,
-            *_arrays(coefficients),
-            *_shape(u, coefficients),
-            np.asarray([rho, 1], dtype=field.dtype),
-        )
+    with threads(u.shape[0]) as parts:
+        _rate(out.numpy(), u.numpy(), arrays(coefficients), coefficients.strides, scalars(u, rho), parts)
 
 
-def transpose_(
-    out: torch.Tensor, u: torch.Tensor, mu: torch.Tensor, coefficients: Faces, rho: float, gradient: Faces
-) -> float:
-    """Add A′(u)ᵀ μ to ``out`` and dL/dc to ``gradient``; return this field's part of dL/dρ."""
-    shape = _shape(u, coefficients)
-    sums = np.zeros(shape[0])
-    field = u.numpy()
-    with _threads(u.shape[0]) as parallel:
-        (_transpose if parallel else _transpose_serial)(
-            out.numpy(),
-            field,
-            mu.numpy(),
-            *_arrays(coefficients),
-            *_arrays(gradient),
-            *shape,
-            np.asarray([rho, 1], dtype=field.dtype),
-            sums,
-        )
-    return float(sums.sum())
+SPREAD = 16
+"""Length of a thread's row of sums: two rows never share a cache line."""
 
 
-def _arrays(faces: Faces) -> list[np.ndarray[Any, Any]]:
-    return [c.detach().numpy() for c in faces.values]
+def arrays(faces: Faces) -> tuple[np.ndarray[Any, Any], ...]:
+    """Return the coefficients as arrays that share their memory."""
+    return tuple(c.detach().numpy() for c in faces.values)
 
 
-def _shape(u: torch.Tensor, faces: Faces) -> tuple[int, int, int]:
-    sx, sy, _ = faces.strides
-    return u.shape[0] // sx, sx // sy, sy
+def scalars(like: torch.Tensor, *values: float) -> np.ndarray[Any, Any]:
+    """Return numbers, the last of them 1, in the precision of a field: mixed arithmetic would be double."""
+    return np.asarray([*values, 1], dtype=like.numpy().dtype)
 
 
 @contextmanager
-def _threads(cells: int) -> Iterator[bool]:
-    """On as many threads as torch uses; yields False for one, where waking the others would cost more."""
-    wanted = 1 if cells < _SMALL else min(torch.get_num_threads(), nb.config.NUMBA_NUM_THREADS)
-    if wanted == 1:
-        yield False
-        return
+def threads(cells: int) -> Iterator[int]:
+    """Yield the number of threads to work with: as many as torch uses, or one where more would not pay."""
+    allowed = torch.get_num_threads()
+    wanted = 1 if cells < _SMALL else min(allowed, nb.config.NUMBA_NUM_THREADS)
     with _one_at_a_time:
         nb.set_num_threads(wanted)
-        yield True
+        yield wanted
+    if torch.get_num_threads() != allowed:  # the two share a thread pool, and Numba resets it when it starts
+        torch.set_num_threads(allowed)
 
 
-@nb.njit(inline="always", fastmath=True)
-def _add_axis(out, u, c, b, i, n, stride, nz):  # type: ignore
-    """Add the fluxes through a row's faces along x or y."""
-    here = u[b : b + nz]
-    if i > 0:
-        face, there = c[b - stride : b - stride + nz], u[b - stride : b - stride + nz]
-        for k in range(nz):
-            out[k] += face[k] * (there[k] - here[k])
-    if i < n - 1:
-        face, there = c[b : b + nz], u[b + stride : b + stride + nz]
-        for k in range(nz):
-            out[k] += face[k] * (there[k] - here[k])
+@nb.njit(fastmath=FAST)
+def bounds(part, parts, n):  # type: ignore
+    """Return where a thread's share of n cells begins and ends."""
+    return part * n // parts, (part + 1) * n // parts
 
 
-@nb.njit(inline="always", fastmath=True)
-def _add_diffusion(out, flux, u, cx, cy, cz, i, j, nx, ny, nz):  # type: ignore
-    """Add ∇·(D∇u) along row (i, j) to ``out``; ``flux`` is scratch of nz + 1, zero at both ends."""
-    b = (i * ny + j) * nz
-    here, face = u[b : b + nz], cz[b : b + nz - 1]
-    for k in range(nz - 1):
-        flux[k + 1] = face[k] * (here[k + 1] - here[k])
-    for k in range(nz):
-        out[k] += flux[k + 1] - flux[k]
-    _add_axis(out, u, cx, b, i, nx, ny * nz, nz)
-    _add_axis(out, u, cy, b, j, ny, nz, nz)
+@nb.njit(fastmath=FAST)
+def _towards(out, u, c, here, there, face, n):  # type: ignore
+    """out += c (u_there − u_here) over n cells; the three offsets say where each view begins."""
+    o, a, b, f = out[here : here + n], u[here : here + n], u[there : there + n], c[face : face + n]
+    for k in range(n):
+        o[k] += f[k] * (b[k] - a[k])
 
 
-def _rate_cells(out, u, cx, cy, cz, nx, ny, nz, scalars):  # type: ignore
-    rho, one = scalars[0], scalars[1]
-    for i in nb.prange(nx):
-        flux = np.zeros(nz + 1, u.dtype)
-        for j in range(ny):
-            b = (i * ny + j) * nz
-            here, row = u[b : b + nz], out[b : b + nz]
-            for k in range(nz):
-                row[k] = rho * abs(here[k]) * (one - here[k])
-            _add_diffusion(row, flux, u, cx, cy, cz, i, j, nx, ny, nz)
+@nb.njit(fastmath=FAST)
+def add_diffusion(out, u, faces, strides, begin, end):  # type: ignore
+    """out += ∇·(D∇u) in the cells from begin to end."""
+    cells, plane = u.size, strides[0]
+    inner_begin, inner_end = max(begin, plane), min(end, cells - plane)
+    if inner_begin >= inner_end:
+        _add_axes(out, u, faces, strides, begin, end)
+        return
+    _add_axes(out, u, faces, strides, begin, inner_begin)
+    n, p, q = inner_end - inner_begin, plane, strides[1]
+    i = inner_begin
+    o, here = out[i : i + n], u[i : i + n]
+    x0, x1, y0, y1 = u[i - p : i - p + n], u[i + p : i + p + n], u[i - q : i - q + n], u[i + q : i + q + n]
+    z0, z1 = u[i - 1 : i - 1 + n], u[i + 1 : i + 1 + n]
+    cx, cy, cz = faces
+    fx0, fx1, fy0, fy1 = cx[i - p : i - p + n], cx[i : i + n], cy[i - q : i - q + n], cy[i : i + n]
+    fz0, fz1 = cz[i - 1 : i - 1 + n], cz[i : i + n]
+    for k in range(n):
+        c = here[k]
+        along_x = fx0[k] * (x0[k] - c) + fx1[k] * (x1[k] - c)
+        along_y = fy0[k] * (y0[k] - c) + fy1[k] * (y1[k] - c)
+        along_z = fz0[k] * (z0[k] - c) + fz1[k] * (z1[k] - c)
+        o[k] += along_x + along_y + along_z
+    _add_axes(out, u, faces, strides, inner_end, end)
 
 
-def _transpose_cells(out, u, mu, cx, cy, cz, dx, dy, dz, nx, ny, nz, scalars, sums):  # type: ignore
-    rho, one = scalars[0], scalars[1]
-    zero = one - one
-    plane = ny * nz
-    for i in nb.prange(nx):
-        flux = np.zeros(nz + 1, u.dtype)
-        growth = 0.0
-        for j in range(ny):
-            b = (i * ny + j) * nz
-            here, m, row = u[b : b + nz], mu[b : b + nz], out[b : b + nz]
-            row_growth = zero
-            for k in range(nz):
-                c = here[k]
-                row_growth += m[k] * abs(c) * (one - c)
-                sign = one if c > zero else (-one if c < zero else zero)
-                row[k] += rho * sign * (one - c - c) * m[k]
-            growth += row_growth
-            _add_diffusion(row, flux, mu, cx, cy, cz, i, j, nx, ny, nz)
-            if i < nx - 1:
-                a = b + plane
-                _face_gradient(dx[b : b + nz], m, here, mu[a : a + nz], u[a : a + nz])
-            if j < ny - 1:
-                a = b + nz
-                _face_gradient(dy[b : b + nz], m, here, mu[a : a + nz], u[a : a + nz])
-            _face_gradient(dz[b : b + nz - 1], m, here, m[1:], here[1:])
-        sums[i] = growth
+@nb.njit(fastmath=FAST)
+def _add_axes(out, u, faces, strides, begin, end):  # type: ignore
+    """The same where a neighbour may be missing: face by face."""
+    cells = u.size
+    for axis in range(3):
+        s = strides[axis]
+        c = faces[axis]
+        n = min(end, cells - s) - begin
+        if n > 0:
+            _towards(out, u, c, begin, begin + s, begin, n)
+        low = max(begin, s)
+        if end > low:
+            _towards(out, u, c, low, low - s, low - s, end - low)
 
 
-@nb.njit(inline="always", fastmath=True)
-def _face_gradient(out, m, u, m_there, u_there):  # type: ignore
-    for k in range(out.size):
-        out[k] -= (m_there[k] - m[k]) * (u_there[k] - u[k])
+@nb.njit(fastmath=FAST)
+def set_rate(out, u, faces, strides, rho, one, begin, end):  # type: ignore
+    """out = A(u) in the cells from begin to end."""
+    o, here = out[begin:end], u[begin:end]
+    for k in range(end - begin):
+        o[k] = rho * abs(here[k]) * (one - here[k])
+    add_diffusion(out, u, faces, strides, begin, end)
 
 
-_rate = nb.njit(parallel=True, fastmath=True, cache=True)(_rate_cells)
-_rate_serial = nb.njit(fastmath=True, cache=True)(_rate_cells)
-_transpose = nb.njit(parallel=True, fastmath=True, cache=True)(_transpose_cells)
-_transpose_serial = nb.njit(fastmath=True, cache=True)(_transpose_cells)
+@nb.njit(fastmath=FAST)
+def slope(u, zero, one):  # type: ignore
+    """d/du |u|(1 − u), zero at zero."""
+    sign = one if u > zero else (-one if u < zero else zero)
+    return sign * (one - u - u)
+
+
+@nb.njit(fastmath=FAST)
+def add_face_gradient(gradient, u, mu, factor, strides, begin, end):  # type: ignore
+    """dL/dc −= factor (μ_there − μ_here)(u_there − u_here) at the faces from begin to end."""
+    cells = u.size
+    for axis in range(3):
+        s = strides[axis]
+        n = min(end, cells - s) - begin
+        if n <= 0:
+            continue
+        g = gradient[axis][begin : begin + n]
+        m, m_there = mu[begin : begin + n], mu[begin + s : begin + s + n]
+        u_here, u_there = u[begin : begin + n], u[begin + s : begin + s + n]
+        for k in range(n):
+            g[k] -= factor * (m_there[k] - m[k]) * (u_there[k] - u_here[k])
+
+
+@nb.njit(parallel=True, fastmath=FAST, cache=True)
+def _rate(out, u, faces, strides, scalars, parts):  # type: ignore
+    for part in nb.prange(parts):
+        begin, end = bounds(part, parts, u.size)
+        for b in range(begin, end, BLOCK):
+            set_rate(out, u, faces, strides, scalars[0], scalars[1], b, min(b + BLOCK, end))

@@ -1,127 +1,201 @@
-"""Gauss-Newton with conjugate gradients and a Levenberg-Marquardt damping, in float64.
+"""Gauss-Newton for a large smooth prior seen through few data, with conjugate gradients in the space of the data.
 
-Loss = ‖r(x)‖². With J = ∂r/∂x each iteration solves (JᵀJ + μI) d = −Jᵀr by CG, applying J and Jᵀ by
-automatic differentiation, never forming them. μ follows the ratio of the actual to the predicted
-decrease (Nocedal & Wright, ch. 10). CG on the normal equations squares the condition number, hence float64.
+    L(x) = ‖x‖²_M + ‖d(x)‖² + small terms,      J = ∂d/∂x,      ½ ∇²L ≈ M + JᵀJ
+
+The unknown x is a space-time field, the data d live on one level of it. Each iteration minimizes the quadratic model
+with the exact gradient g and this Hessian, damped by μ (Levenberg-Marquardt): with M' = M + μI
+
+    δ = −½ M'⁻¹ g + M'⁻¹ Jᵀ s,      (I + K) s = ½ J M'⁻¹ g,      K = J M'⁻¹ Jᵀ .
+
+Conjugate gradients for δ started at −½ M'⁻¹ g stay in that form, so they run on s alone, in the inner product of K
+(restricted preconditioned conjugate gradients: Gratton & Tshimanga, Q. J. R. Meteorol. Soc. 135, 2009). One CG step
+costs one application of Jᵀ and one of J; its vectors have the length of the data. M is diagonal, one number for each
+tensor of x.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Protocol
 
 import torch
 
-from gliodil.pde.odil.problem import Minimum, Point, Recorder, Status
+from gliodil.pde.odil.problem import (
+    Minimum,
+    Neighbourhood,
+    Point,
+    Recorder,
+    Status,
+    add_scaled,
+    dot,
+)
 
-FREE_STEP = 1e-2
-"""A step counts as free while the damping μ is below this fraction of ‖g‖/‖d‖."""
+LARGEST_DAMPING = 1e8
+FIRST_DAMPING = 0.02
+SHORTEST_STEP = 0.01
 
-ROUND_OFF = 1e-13
-"""Fraction of the first loss below which changes of a float64 sum of squares mean nothing."""
 
-Residuals = Callable[[Point], Point]
-"""Maps a point to residual tensors whose squares sum to the loss; built of differentiable torch operations."""
+class Linearized(Neighbourhood, Protocol):
+    """A loss around one point, with the derivative of its data residuals d."""
+
+    def push(self, dx: Point) -> torch.Tensor:
+        """Return J dx, one-dimensional."""
+
+    def pull(self, d: torch.Tensor) -> Point:
+        """Return Jᵀ d; the tensors may be overwritten by the next call."""
+
+
+class LinearizedLandscape(Protocol):
+    """A loss as a function of the point; ``metric`` holds the diagonal of M, one number for each tensor."""
+
+    @property
+    def metric(self) -> Sequence[float]:
+        """The diagonal of M."""
+
+    def at(self, x: Point) -> Linearized:
+        """Evaluate at x, which must not be changed as long as the result is in use."""
 
 
 @dataclass(frozen=True)
 class GaussNewtonOptions:
-    """Settings of ``gauss_newton``: relative tolerance on the decrease, iterations, CG steps, first damping μ."""
+    """Settings of ``gauss_newton``.
 
-    tolerance: float = 1e-6
-    max_iterations: int = 30
-    cg_iterations: int = 40
-    cg_tolerance: float = 1e-2
-    damping: float = 1e-3
+    Attributes
+    ----------
+    tolerance
+        Converged when a full step promises to lower the loss by less than this fraction.
+    max_evaluations
+        Budget, counted in pairs of a forward and an adjoint sweep.
+    cg_iterations, cg_tolerance
+        The inner iteration ends there, or when its gradient has fallen by this factor.
+    max_step
+        Longest step allowed in the first tensor of the point (the parameters), Euclidean.
+    """
+
+    tolerance: float = 1e-3
+    max_evaluations: int = 250
+    cg_iterations: int = 30
+    cg_tolerance: float = 5e-2
+    max_step: float = math.inf
 
 
-def gauss_newton(residuals: Residuals, x0: Point, options: GaussNewtonOptions, record: Recorder) -> Minimum:
-    """Minimize ‖r(x)‖² from x0; the status says whether and why it stopped."""
-    shapes = [t.shape for t in x0]
-    ends = torch.tensor([0, *(t.numel() for t in x0)]).cumsum(0).tolist()
-
-    def flat_residuals(x: torch.Tensor) -> torch.Tensor:
-        point = [x[a:b].reshape(s) for (a, b), s in zip(pairwise(ends), shapes, strict=True)]
-        return torch.cat([r.reshape(-1) for r in residuals(point)])
-
-    x = torch.cat([t.detach().reshape(-1) for t in x0]).double()
-    mu, status, message = options.damping, "iteration_limit", "Stopped at the limit of iterations."
-    r = flat_residuals(x)
-    value = float(r @ r)
-    first = value
+def gauss_newton(
+    landscape: LinearizedLandscape, x0: Point, options: GaussNewtonOptions, record: Recorder
+) -> Minimum:
+    """Minimize from x0; never raises on numerical trouble, the status says what happened."""
+    before, mu, quiet = record.evaluations, 0.0, 0
+    x = x0
+    here = landscape.at(x)
     record.evaluations += 1
-    record(value)
-    for _ in range(options.max_iterations):
-        if not math.isfinite(value):
-            status, message = "diverged", "The loss is not finite."
+    status: Status = "iteration_limit"
+    message = f"Stopped after {options.max_evaluations} gradients; the loss was still falling."
+    if not math.isfinite(here.value):
+        return Minimum(x, here.value, here.terms, "diverged", "The loss is not finite at the start.", 1)
+    record(here.value)
+    while record.evaluations - before < options.max_evaluations:
+        g = here.gradient()
+        step, predicted = _step(here, g, landscape.metric, mu, options, record)
+        if not predicted > 0:
+            status, message = "stalled", "The linear model finds no way down."
             break
-        r, forward, transpose = _linearized(flat_residuals, x)
-        g = transpose(r)
-        d, applications = _cg(forward, transpose, mu, -g, options)
-        record.evaluations += 1 + applications
-        predicted = -float(2 * g @ d) - float(forward(d).square().sum())
-        trial = flat_residuals(x + d)
-        actual = value - float(trial @ trial)
-        if actual > 0:
-            x, value = x + d, value - actual
-            record(value)
-        # A heavily damped step promises little wherever it stands; only a nearly free one says something.
-        free = mu <= max(options.damping, FREE_STEP * float(g.norm()) / max(float(d.norm()), 1e-300))
-        small = predicted <= options.tolerance * value
-        if value <= ROUND_OFF * first or (small and abs(actual) <= ROUND_OFF * first):
-            status, message = "converged", "Converged: what is left of the loss is round-off."
+        length = float(step[0].norm()) if step[0].numel() else 0.0
+        scale = min(1.0, options.max_step / max(length, 1e-300))
+        slope = dot(g, step)
+        found = None
+        while scale >= SHORTEST_STEP:
+            trial = add_scaled(x, step, scale)
+            there = landscape.at(trial)
+            record.evaluations += 1
+            if here.value - there.value > 1e-4 * -slope * scale:
+                found = trial, there
+                break
+            scale *= 0.4
+        decrease = 0.0
+        if found is not None:
+            decrease = here.value - found[1].value
+            x, here = found
+            record(here.value)
+        if scale < 1:
+            mu = min(max(mu, FIRST_DAMPING) / scale, 100 * max(mu, FIRST_DAMPING))
+        elif decrease > 0.7 * predicted:
+            mu = 0.0 if mu < FIRST_DAMPING else mu / 4
+        quiet = quiet + 1 if decrease <= options.tolerance * here.value else 0
+        if quiet >= 3 or (mu == 0 and predicted <= 0.1 * options.tolerance * here.value):
+            status = "converged"
+            message = f"Converged: steps lower the loss by less than {options.tolerance:.2g} of its value."
             break
-        if free and actual >= 0 and (small or actual <= options.tolerance * value):
-            status, message = "converged", "Converged: the linear model promises no further decrease."
+        if mu > LARGEST_DAMPING:
+            status, message = "stalled", "No damped step lowers the loss any further."
             break
-        gain = actual / predicted if predicted > 0 else -1.0
-        mu = mu / 4 if gain > 0.75 else mu * (1 if gain > 0.25 else 8)
-        if mu > 1e12:
-            status, message = "stalled", "No damped step decreases the loss any further."
-            break
-    point = [x[a:b].reshape(s) for (a, b), s in zip(pairwise(ends), shapes, strict=True)]
-    final: Status = status  # type: ignore[assignment]
-    return Minimum(point, value, {}, final, message, record.evaluations)
+    return Minimum(x, here.value, here.terms, status, message, record.evaluations - before)
 
 
-def _linearized(
-    residuals: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
-    """Return r, p ↦ Jp and q ↦ Jᵀq; Jp is the derivative of the linear map q ↦ Jᵀq, applied to p."""
-    x = x.detach().requires_grad_()
-    r = residuals(x)
-    probe = torch.zeros_like(r, requires_grad=True)
-    (transposed,) = torch.autograd.grad(r, x, probe, create_graph=True)
-
-    def forward(p: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad(transposed, probe, p, retain_graph=True)[0]
-
-    def transpose(q: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad(r, x, q, retain_graph=True)[0]
-
-    return r.detach(), forward, transpose
-
-
-def _cg(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    transpose: Callable[[torch.Tensor], torch.Tensor],
+def _step(
+    here: Linearized,
+    g: Point,
+    metric: Sequence[float],
     mu: float,
-    b: torch.Tensor,
     options: GaussNewtonOptions,
-) -> tuple[torch.Tensor, int]:
-    """Solve (JᵀJ + μI) d = b approximately; return d and the number of applications."""
-    d, r = torch.zeros_like(b), b.clone()
-    p, rr = r.clone(), float(b @ b)
-    stop = options.cg_tolerance**2 * rr
-    for k in range(options.cg_iterations):
-        if rr <= stop or rr == 0:
-            return d, k
-        ap = transpose(forward(p)) + mu * p
-        alpha = rr / float(p @ ap)
-        d.add_(p, alpha=alpha)
-        r.sub_(ap, alpha=alpha)
-        rr, before = float(r @ r), rr
-        p.mul_(rr / before).add_(r)
-    return d, options.cg_iterations
+    record: Recorder,
+) -> tuple[Point, float]:
+    """Return the step δ and the decrease of the loss that the (undamped) model promises for it."""
+    damped = [m + mu for m in metric]
+
+    h = [t / (2 * m) for t, m in zip(g, damped, strict=True)]
+    h_h = sum(m * dot([t], [t]) for t, m in zip(h, damped, strict=True))
+    j_h = here.push(h)
+
+    # Vectors x = a h + M'⁻¹ Jᵀ s are kept as (a, s, Jx); everything is linear in the three.
+    def product(x: _Dual, y: _Dual) -> float:
+        return x.a * y.a * h_h + x.a * _inner(j_h, y.s) + _inner(x.s, y.j)
+
+    zero = torch.zeros_like(j_h)
+    x, r = _Dual(0.0, zero.clone(), zero.clone()), _Dual(-1.0, zero.clone(), -j_h)
+    p = r.copy()
+    rho = first = h_h
+    for _ in range(options.cg_iterations):
+        alpha = rho / (product(p, p) + _inner(p.j, p.j))
+        x.add_(p, alpha)
+        r.a -= alpha * p.a
+        r.s.sub_(p.s, alpha=alpha).sub_(p.j, alpha=alpha)
+        pulled = here.pull(r.s)
+        r.j = here.push([t if m == 1 else t / m for t, m in zip(pulled, damped, strict=True)])
+        r.j.add_(j_h, alpha=r.a)
+        record.evaluations += 1
+        rho, before = product(r, r), rho
+        if rho <= options.cg_tolerance**2 * first:
+            break
+        p.scale_(rho / before)
+        p.add_(r, 1.0)
+    step = [t.mul_(x.a).add_(q / m) for t, q, m in zip(h, here.pull(x.s), damped, strict=True)]
+    promised = -dot(g, step) - _inner(x.j, x.j)
+    promised -= sum(m * dot([t], [t]) for t, m in zip(step, metric, strict=True))
+    return step, promised
+
+
+@dataclass
+class _Dual:
+    """x = a h + M'⁻¹ Jᵀ s, with j = Jx."""
+
+    a: float
+    s: torch.Tensor
+    j: torch.Tensor
+
+    def copy(self) -> _Dual:
+        return _Dual(self.a, self.s.clone(), self.j.clone())
+
+    def add_(self, other: _Dual, factor: float) -> None:
+        self.a += factor * other.a
+        self.s.add_(other.s, alpha=factor)
+        self.j.add_(other.j, alpha=factor)
+
+    def scale_(self, factor: float) -> None:
+        self.a *= factor
+        self.s.mul_(factor)
+        self.j.mul_(factor)
+
+
+def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    return dot([a], [b])

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.pde.odil.problem import Minimum, Objective, Point, Recorder, Status, add_scaled, dot
+from gliodil.pde.odil.problem import Landscape, Minimum, Point, Recorder, Status, add_scaled, dot
 
 ARMIJO = 1e-4
 CURVATURE = 1e-10
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,31 +48,32 @@ class LBFGSOptions:
     max_step: float = math.inf
 
 
-def lbfgs(objective: Objective, x0: Point, options: LBFGSOptions, record: Recorder) -> Minimum:
+def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Recorder) -> Minimum:
     """Minimize; never raises on numerical trouble, the status says what happened."""
-    count_before = record.evaluations
-    objective = record.count(objective)
+    before = record.evaluations
     x = [t.detach().clone() for t in x0]
-    value, g, terms = objective(x)
-    if not math.isfinite(value):
-        return Minimum(x, value, terms, "diverged", "The loss is not finite at the start.", 1)
-    record(value)
+    trial = [torch.empty_like(t) for t in x]
+    here = landscape.at(x)
+    record.evaluations += 1
+    if not math.isfinite(here.value):
+        return Minimum(x, here.value, here.terms, "diverged", "The loss is not finite at the start.", 1)
+    record(here.value)
+    g = here.gradient()
     pairs = _Pairs(x, options.memory)
+    pairs.start(g)
     quiet = 0
     status: Status = "iteration_limit"
     message = f"Stopped at the limit of {options.max_evaluations} gradients; the loss was still falling."
 
     def spent() -> int:
-        return record.evaluations - count_before
+        return record.evaluations - before
 
     while spent() < options.max_evaluations:
-        d = pairs.direction(g, options.curvature)
-        slope = dot(g, d)
+        d, slope = pairs.direction(g, options.curvature)
         if slope >= 0:
             pairs.clear()
-            d = pairs.direction(g, options.curvature)
-            slope = dot(g, d)
-        quiet = quiet + 1 if -0.5 * slope <= options.tolerance * max(abs(value), 1e-300) else 0
+            d, slope = pairs.direction(g, options.curvature)
+        quiet = quiet + 1 if -0.5 * slope <= options.tolerance * max(abs(here.value), 1e-300) else 0
         if quiet >= 3 or slope == 0:
             status = "converged"
             message = (
@@ -83,12 +84,12 @@ def lbfgs(objective: Objective, x0: Point, options: LBFGSOptions, record: Record
         step = min(1.0, options.max_step / max(float(d[0].norm()), 1e-300))
         accepted = None
         while spent() < options.max_evaluations:
-            trial = add_scaled(x, d, step)
-            trial_value, trial_g, trial_terms = objective(trial)
-            if math.isfinite(trial_value) and trial_value <= value + ARMIJO * step * slope:
-                accepted = trial, trial_value, trial_g, trial_terms
+            there = landscape.at(add_scaled(x, d, step, out=trial))
+            record.evaluations += 1
+            if math.isfinite(there.value) and there.value <= here.value + ARMIJO * step * slope:
+                accepted = there
                 break
-            step = _shorter(step, slope, value, trial_value)
+            step = _shorter(step, slope, here.value, there.value)
             if step < 1e-10:
                 break
         if accepted is None:
@@ -100,11 +101,12 @@ def lbfgs(objective: Objective, x0: Point, options: LBFGSOptions, record: Record
             status, message = "stalled", "No step along the gradient decreases the loss any further."
             break
 
-        trial, trial_value, trial_g, trial_terms = accepted
-        pairs.append_difference(trial, x, trial_g, g)
-        x, value, g, terms = trial, trial_value, trial_g, trial_terms
-        record(value)
-    return Minimum(x, value, terms, status, message, spent())
+        here = accepted
+        g_new = here.gradient()
+        pairs.append_difference(trial, x, g_new, g)
+        x, trial, g = trial, x, g_new
+        record(here.value)
+    return Minimum(x, here.value, here.terms, status, message, spent())
 
 
 class _Pairs:
@@ -113,36 +115,50 @@ class _Pairs:
     def __init__(self, like: Point, memory: int) -> None:
         self.memory, self.count, self.next = memory, 0, 0
         # rows 0 … m−1 hold s, rows m … 2m−1 hold y; slots are reused in a ring
-        self.rows = [torch.zeros(2 * memory, t.numel(), dtype=t.dtype, device=t.device) for t in like]
+        self.rows = [torch.empty(2 * memory, t.numel(), dtype=t.dtype, device=t.device) for t in like]
+        for rows in self.rows:
+            rows.zero_()
         self.gram = torch.zeros(2 * memory, 2 * memory, dtype=torch.float64)
+        self.with_g = torch.zeros(2 * memory, dtype=torch.float64)
+        self.g_g = 0.0
+        self.d = [torch.empty_like(t) for t in like]
 
     def __len__(self) -> int:
         return self.count
+
+    def start(self, g: Point) -> None:
+        """Take the first gradient."""
+        self.g_g = dot(g, g)
 
     def clear(self) -> None:
         self.count, self.next = 0, 0
 
     def append_difference(self, x_new: Point, x: Point, g_new: Point, g: Point) -> None:
-        """Store s = x_new − x and y = g_new − g, unless the pair has no positive curvature."""
+        """Store s = x_new − x and y = g_new − g, unless the pair has no positive curvature; take g_new."""
         slot, m = self.next, self.memory
         for rows, a, b, c, d in zip(self.rows, x_new, x, g_new, g, strict=True):
             torch.sub(a.reshape(-1), b.reshape(-1), out=rows[slot])
             torch.sub(c.reshape(-1), d.reshape(-1), out=rows[m + slot])
-        products = self._products([[rows[k] for rows in self.rows] for k in (slot, m + slot)])
+        products, self.g_g = self._products(slot, g_new)
         self.gram[:, slot] = self.gram[slot, :] = products[:, 0]
         self.gram[:, m + slot] = self.gram[m + slot, :] = products[:, 1]
+        self.with_g = products[:, 2]
         ss, yy, sy = self.gram[slot, slot], self.gram[m + slot, m + slot], self.gram[slot, m + slot]
         if not float(sy) > CURVATURE * math.sqrt(float(ss) * float(yy)):
             self.count = min(self.count, m - 1)  # the overwritten slot held the oldest pair, if any
             return
         self.next, self.count = (slot + 1) % m, min(m, self.count + 1)
 
-    def direction(self, g: Point, curvature: float) -> Point:
-        """Return −H g by the two-loop recursion on coefficients of the stored rows and g."""
+    def direction(self, g: Point, curvature: float) -> tuple[Point, float]:
+        """Return −H g and its slope, by the two-loop recursion on coefficients of the stored rows and g.
+
+        The direction is overwritten by the next call.
+        """
         if self.count == 0:
-            return [t * (-1 / curvature) for t in g]
-        m, gram = self.memory, self.gram
-        with_g = self._products([g])[:, 0]
+            for out, t in zip(self.d, g, strict=True):
+                torch.mul(t, -1 / curvature, out=out)
+            return self.d, -self.g_g / curvature
+        m, gram, with_g = self.memory, self.gram, self.with_g
         order = [(self.next - 1 - k) % m for k in range(self.count)]  # newest first
         combination = torch.zeros(2 * m, dtype=torch.float64)
         of_g, alphas = -1.0, {}
@@ -157,20 +173,22 @@ class _Pairs:
         for i in reversed(order):
             beta = float(gram[m + i] @ combination + of_g * with_g[m + i]) / float(gram[i, m + i])
             combination[i] += alphas[i] - beta
-        return [
-            (combination.to(rows.dtype).to(rows.device) @ rows).reshape(t.shape).add_(t, alpha=of_g)
-            for rows, t in zip(self.rows, g, strict=True)
-        ]
+        for out, rows, t in zip(self.d, self.rows, g, strict=True):
+            torch.mul(t, of_g, out=out)
+            out.reshape(-1).addmv_(rows.T, combination.to(rows.dtype).to(rows.device))
+        return self.d, float(combination @ with_g) + of_g * self.g_g
 
-    def _products(self, vectors: list[Point]) -> torch.Tensor:
-        """Return ⟨row, vector⟩ for every row and vector, chunks summed in float64; shape (2m, len(vectors))."""
-        total = torch.zeros(2 * self.memory, len(vectors), dtype=torch.float64)
-        for k, rows in enumerate(self.rows):
-            flat = [v[k].reshape(-1) for v in vectors]
+    def _products(self, slot: int, g: Point) -> tuple[torch.Tensor, float]:
+        """Return ⟨row, ·⟩ for every row and the newest s, y and g, shape (2m, 3), and ⟨g, g⟩; sums in float64."""
+        total = torch.zeros(2 * self.memory + 1, 3, dtype=torch.float64)
+        for rows, t in zip(self.rows, g, strict=True):
+            flat = t.reshape(-1)
             for a in range(0, rows.shape[1], _CHUNK):
-                parts = [torch.mv(rows[:, a : a + _CHUNK], v[a : a + _CHUNK]) for v in flat]
-                total += torch.stack(parts, dim=1).double().cpu()
-        return total
+                part, of_g = rows[:, a : a + _CHUNK], flat[a : a + _CHUNK]
+                newest = part[slot], part[self.memory + slot], of_g
+                total[:-1] += torch.stack([torch.mv(part, x) for x in newest], dim=1).double().cpu()
+                total[-1, 2] += torch.dot(of_g, of_g).double().cpu()
+        return total[:-1], float(total[-1, 2])
 
 
 def _shorter(step: float, slope: float, value: float, trial_value: float) -> float:

@@ -7,11 +7,10 @@ exactly where a line search compares nearly equal numbers.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
@@ -29,6 +28,28 @@ class Evaluation(NamedTuple):
 
 
 Objective = Callable[[Point], Evaluation]
+
+
+class Neighbourhood(Protocol):
+    """A loss around one point; a gradient is only computed where it is asked for."""
+
+    @property
+    def value(self) -> float:
+        """Loss; inf where the point is inadmissible, and nothing else may then be asked."""
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """Its terms."""
+
+    def gradient(self) -> Point:
+        """Return ∂L/∂x."""
+
+
+class Landscape(Protocol):
+    """A loss as a function of the point."""
+
+    def at(self, x: Point) -> Neighbourhood:
+        """Evaluate at x, which must not be changed as long as the result is in use."""
 
 
 @dataclass
@@ -86,20 +107,14 @@ def dot(a: Point, b: Point) -> float:
     """Return the inner product, accumulated in float64."""
     total = 0.0
     for x, y in zip(a, b, strict=True):
-        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-        parts = [
-            torch.dot(p, q)
-            for p, q in zip(torch.split(flat_x, _CHUNK), torch.split(flat_y, _CHUNK), strict=True)
-        ]
-        total += float(torch.stack(parts).double().sum())
+        pieces = zip(torch.split(x.reshape(-1), _CHUNK), torch.split(y.reshape(-1), _CHUNK), strict=True)
+        parts = [torch.sum(p * q, dtype=torch.float64) for p, q in pieces]
+        total += float(torch.stack(parts).sum())
     return total
 
 
-def norm(a: Point) -> float:
-    """Return the Euclidean norm."""
-    return math.sqrt(dot(a, a))
-
-
-def add_scaled(a: Point, b: Point, scale: float) -> Point:
-    """Return a + scale·b."""
-    return [torch.add(x, y, alpha=scale) for x, y in zip(a, b, strict=True)]
+def add_scaled(a: Point, b: Point, scale: float, *, out: Point | None = None) -> Point:
+    """Return a + scale·b, written to ``out`` if given."""
+    if out is None:
+        out = [torch.empty_like(x) for x in a]
+    return [torch.add(x, y, alpha=scale, out=o) for x, y, o in zip(a, b, out, strict=True)]

@@ -1,10 +1,13 @@
-"""How a sweep through time advances: level distance, scale of the model error, and stable increments.
+"""How a sweep through time advances: Crank-Nicolson steps, solved by Chebyshev's semi-iteration.
 
-    Adams-Bashforth    F^n = (3 A^n − A^{n−1})/2, F⁰ = A⁰      λΔt ≤ 0.9: one evaluation a step
-    RKL2, s stages     Runge-Kutta-Legendre (Meyer, Balsara & Aslam, J. Comput. Phys. 257, 2014),
-                       λΔt ≤ (s² + s − 2)/2
+Every step solves P x = b with P = I − ½Δt A′, symmetric, with spectrum in
 
-λ bounds the spectrum of the diffusion operator [1/day].
+    [1 − ½Δt ρ,  1 + ½Δt (Λ + ρ)],      Λ a bound of the spectrum of −∇·(D∇)  [1/day].
+
+k steps of the semi-iteration from x = 0 give a fixed polynomial of P applied to b. It is symmetric like P⁻¹, so the
+adjoint of a sweep with these approximate inverses is the sweep with the same ones: not exact, but exactly adjoint.
+With κ the ratio of the interval's ends, the relative error is at most 2 ((√κ − 1)/(√κ + 1))ᵏ (Saad, Iterative Methods
+for Sparse Linear Systems, ch. 12).
 """
 
 from __future__ import annotations
@@ -14,27 +17,8 @@ from dataclasses import dataclass
 
 from gliodil.errors import NumericsError
 
-ADAMS_LIMIT = 0.9
-"""Largest λΔt for the two-step increment (its stability interval ends at 1)."""
-RKL_SAFETY = 0.9
-"""Fraction of the RKL2 stability interval that is used."""
-
-
-def stages_needed(stiffness: float) -> int:
-    """Return 1 (Adams-Bashforth) or the odd number of RKL2 stages that is stable for λΔt = ``stiffness``."""
-    if not math.isfinite(stiffness):
-        raise NumericsError("The diffusion coefficients are not finite.", found=f"stiffness {stiffness}")
-    if stiffness <= ADAMS_LIMIT:
-        return 1
-    stages = 3
-    while stiffness > stiffness_limit(stages):
-        stages += 2
-    return stages
-
-
-def stiffness_limit(stages: int) -> float:
-    """Return the largest λΔt that ``stages`` can take."""
-    return ADAMS_LIMIT if stages == 1 else RKL_SAFETY * (stages**2 + stages - 2) / 2
+LARGEST_GROWTH = 0.9
+"""Largest ½Δt ρ: beyond, a step no longer resolves the growth."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +28,54 @@ class Steps:
     Attributes
     ----------
     dt
-        Distance of the time levels [day].
+        Distance of the time levels Δt [day].
     sigma
         Scale σ of the model error: v = σ × (error of ∂u/∂t in 1/day).
-    stages
-        1 for Adams-Bashforth, otherwise the odd number of RKL2 stages (see ``stages_needed``).
+    weights
+        (β_j, α_j) of the semi-iteration: d ← β_j d + α_j (b − P x), x ← x + d.
     """
 
     dt: float
     sigma: float
-    stages: int = 1
+    weights: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def resolving(
+        cls, *, dt: float, sigma: float, diffusion_bound: float, growth: float, tolerance: float
+    ) -> Steps:
+        """Return steps that solve P x = b to a relative ``tolerance``.
+
+        Parameters
+        ----------
+        diffusion_bound, growth
+            Λ and ρ [1/day].
+
+        Raises
+        ------
+        NumericsError
+            If these are not finite, or a step does not resolve the growth (see ``resolvable``).
+        """
+        if not (math.isfinite(diffusion_bound) and resolvable(dt, growth)):
+            raise NumericsError(
+                "A time step does not resolve the equation.",
+                expected=f"finite coefficients and ρΔt/2 of at most {LARGEST_GROWTH}",
+                found=f"Λ = {diffusion_bound:.3g}/day, ρ = {growth:.3g}/day, Δt = {dt:.3g} days",
+            )
+        low, high = 1 - dt * growth / 2, 1 + dt * (diffusion_bound + growth) / 2
+        middle, half = (low + high) / 2, (high - low) / 2
+        if half < 1e-12:
+            return cls(dt, sigma, ((0.0, 1 / middle),))
+        shrink = (math.sqrt(high / low) - 1) / (math.sqrt(high / low) + 1)
+        count = max(2, math.ceil(math.log(tolerance / 2) / math.log(shrink)))
+        ratio = half / middle
+        weights = [(0.0, 1 / middle)]
+        for _ in range(count - 1):
+            following = 1 / (2 * middle / half - ratio)
+            weights.append((following * ratio, 2 * following / half))
+            ratio = following
+        return cls(dt, sigma, tuple(weights))
 
 
-def rkl2_weights(stages: int) -> tuple[float, list[tuple[float, float, float, float]]]:
-    """Return μ̃₁ and (μ_j, ν_j, μ̃_j, γ̃_j) for j = 2 … s."""
-    s = stages
-    b = [1 / 3, 1 / 3, *((j * j + j - 2) / (2 * j * (j + 1)) for j in range(2, s + 1))]
-    w = 4 / (s * s + s - 2)
-    weights = []
-    for j in range(2, s + 1):
-        mu = (2 * j - 1) / j * b[j] / b[j - 1]
-        weights.append((mu, -(j - 1) / j * b[j] / b[j - 2], mu * w, -(1 - b[j - 1]) * mu * w))
-    return b[1] * w, weights
+def resolvable(dt: float, growth: float) -> bool:
+    """Whether steps of Δt resolve growth at a rate ρ [1/day]."""
+    return math.isfinite(growth) and 0.5 * dt * abs(growth) <= LARGEST_GROWTH
