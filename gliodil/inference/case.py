@@ -1,8 +1,8 @@
 """A patient cut out, resampled onto the computational grid and ready to be fitted.
 
-Crop: the bounding box of all tumour labels, enlarged about its centre and clipped to the image; the grid divides
-it into ``cells`` per axis. Tissue fractions are interpolated linearly, labels by nearest neighbour, all through
-world coordinates.
+Crop: the bounding box of all tumour labels, enlarged about its centre, and so far that it holds the standard margin
+around the core, clipped to the image; the grid divides it into ``cells`` per axis. Tissue fractions are interpolated
+linearly, labels by nearest neighbour, all through world coordinates.
 
 Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
 claim CSF there. A visible tumour voxel is passable by observation, so where the maps leave it without tissue it is
@@ -173,7 +173,14 @@ def _crop(patient: Patient, config: FitConfig) -> tuple[Grid, NDArray[np.float64
     low, high = index.min(axis=0) - 0.5, index.max(axis=0) + 0.5
     centre, half = (low + high) / 2, (high - low) / 2 * config.crop_factor
     shape = np.asarray(patient.segmentation.shape)
-    low, high = np.maximum(centre - half, -0.5), np.minimum(centre + half, shape - 0.5)
+    low, high = centre - half, centre + half
+    if config.loss != "reference":
+        core = np.argwhere(patient.tumour & ~patient.oedema)
+        margin = np.ceil(config.crop_margin_mm / np.asarray(patient.segmentation.spacing))  # whole voxels
+        if core.size:
+            low = np.minimum(low, core.min(axis=0) - 0.5 - margin)
+            high = np.maximum(high, core.max(axis=0) + 0.5 + margin)
+    low, high = np.maximum(low, -0.5), np.minimum(high, shape - 0.5)
     cell = (high - low) / config.cells  # in voxels
     to_index = np.diag(np.append(cell, 1.0))
     to_index[:3, 3] = low + 0.5 * cell

@@ -10,6 +10,7 @@ from gliodil.errors import InputError
 
 Loss = Literal["informed", "reference"]
 Optimizer = Literal["lbfgs", "gauss-newton", "adam-multigrid"]
+Physics = Literal["auto", "exact", "soft"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,13 @@ class FitConfig:
         Time levels Nt, u⁰ included; their distance is duration/steps.
     duration_days
         Nominal time from the seed to the scan T [day]. One scan fixes time only up to scale.
-    crop_factor
-        Size of the crop relative to the bounding box of all tumour labels.
+    crop_factor, crop_margin_mm
+        Size of the crop relative to the bounding box of all tumour labels, and how far it reaches beyond the core at
+        least [mm], so that it holds the standard margin. The reference loss has no such margin.
+    physics
+        ``"exact"``: the equation holds exactly, only its parameters are fitted; ``"soft"``: it may be violated at a
+        price; ``"auto"``: exact where that explains the labels as well as their resolution lets one see, else soft
+        (see ``label_misfit``). The reference loss is always soft.
     pde_weight
         λ, the factor on the physics residual's weight.
     loss
@@ -33,7 +39,7 @@ class FitConfig:
         parameter hinges (default, see ``informed_loss``); ``"reference"``: the public loss.
     optimizer
         ``"lbfgs"``: parameters first, then everything, in the variables of ``pde.odil.trajectory`` (default);
-        ``"gauss-newton"``: the same variables, Gauss-Newton in float64, for small grids;
+        ``"gauss-newton"``: the same stages and variables, the last by Gauss-Newton;
         ``"adam-multigrid"``: the public GliODIL path, Adam on a multigrid decomposition of u, float64.
     max_evaluations
         Budget of gradients of the last stage (L-BFGS), or of epochs (Adam, public value 9000).
@@ -47,6 +53,8 @@ class FitConfig:
     steps: int = 192
     duration_days: float = 100.0
     crop_factor: float = 1.5
+    crop_margin_mm: float = 15.0
+    physics: Physics = "auto"
     pde_weight: float = 1.0
     loss: Loss = "informed"
     optimizer: Optimizer = "lbfgs"
@@ -67,6 +75,13 @@ class FitConfig:
         need(8 <= self.steps <= 4096, "steps", "8 to 4096 time levels")
         need(0 < self.duration_days < math.inf, "duration_days", "a positive number of days")
         need(1 <= self.crop_factor <= 10, "crop_factor", "1 to 10")
+        need(0 <= self.crop_margin_mm <= 100, "crop_margin_mm", "0 to 100 mm")
+        need(self.physics in get_args(Physics), "physics", " | ".join(get_args(Physics)))
+        need(
+            self.physics != "exact" or self.loss != "reference",
+            "physics",
+            "auto or soft: the reference is soft",
+        )
         need(0 < self.pde_weight < math.inf, "pde_weight", "a positive factor")
         need(self.loss in get_args(Loss), "loss", " | ".join(get_args(Loss)))
         public = self.optimizer != "adam-multigrid" or self.loss == "reference"

@@ -1,11 +1,12 @@
 """Fit one patient: from files on a grid to a density with parameters, a status and a loss that can be checked.
 
-The default path (``optimizer="lbfgs"``) runs in stages, each a start for the next:
+The default path runs in stages, each a start for the next:
 
-1. *parameters*  exact physics (w = v = 0) on the coarsest of nested grids, from what the segmentation suggests;
-2. *full*        the reference loss in (parameters, initial misfit, model error), from grid to grid.
+1. *parameters*  exact physics (w = v = 0), from grid to grid, from what the segmentation suggests;
+2. *full*        everything: parameters, initial misfit and model error, from grid to grid. Left out where exact physics
+                 explains the labels as well as they can be seen (``label_misfit``), unless asked for.
 
-``"gauss-newton"`` replaces the last grid's optimizer; ``"adam-multigrid"`` is the public path from its own start.
+``optimizer="adam-multigrid"`` is the public path from its own start.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from gliodil.errors import GeometryError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.informed_loss import make_loss
-from gliodil.inference.landscape import HardPhysics, LocalLoss, LossLandscape
+from gliodil.inference.label_misfit import explained, label_misfit_mm
+from gliodil.inference.landscape import HardPhysics, LossLandscape
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -53,6 +55,8 @@ class Outcome:
     scalars: Scalars
     minimum: Minimum
     dtype: torch.dtype
+    physics: str = "soft"
+    misfit_mm: float | None = None
 
 
 def fit(patient: Patient, *, config: FitConfig | None = None, progress: Progress | None = None) -> Fit:
@@ -107,7 +111,12 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
     """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
     rungs = ladder(loss.config)
     losses = [*_coarser(patient, rungs[:-1]), loss]
-    coordinates = fit_parameters(losses, record)
+    coordinates, parameters = fit_parameters(losses, record)
+    exact = _exact(loss, coordinates, parameters)
+    if loss.config.physics == "exact" or (
+        loss.config.physics == "auto" and loss.anchored and _enough(loss, exact)
+    ):
+        return exact
     start = TransformedLoss(losses[0], coordinates).start()
     for rung, finer in zip(losses, [*losses[1:], None], strict=True):
         record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
@@ -115,9 +124,23 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
         coordinates = objective.coordinates
         if finer is not None:
             start = objective.prolong_to(finer, found.x)
-    return Outcome(
-        objective.trajectory(found.x).last, coordinates.scalars(found.x[0]), found, objective.dtype
-    )
+    scalars, last = coordinates.scalars(found.x[0]), objective.trajectory(found.x).last
+    return Outcome(last, scalars, found, objective.dtype, misfit_mm=label_misfit_mm(loss.case, last, scalars))
+
+
+def _exact(loss: ReferenceLoss, coordinates: Coordinates, parameters: Minimum) -> Outcome:
+    """Return the outcome of exact physics, judged by the full loss."""
+    objective = TransformedLoss(loss, coordinates)
+    start = objective.start()
+    here = LossLandscape(objective).at(start)
+    found = replace(parameters, x=start, value=here.value, terms=here.terms)
+    scalars, last = coordinates.scalars(start[0]), objective.trajectory(start).last
+    misfit = label_misfit_mm(loss.case, last, scalars)
+    return Outcome(last, scalars, found, objective.dtype, "exact", misfit)
+
+
+def _enough(loss: ReferenceLoss, exact: Outcome) -> bool:
+    return exact.misfit_mm is not None and explained(loss.case, exact.misfit_mm)
 
 
 def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
@@ -129,8 +152,12 @@ def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
     return losses
 
 
-def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> Coordinates:
-    """Fit the parameters with exact physics from grid to grid; return coordinates centred there and whitened.
+def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[Coordinates, Minimum]:
+    """Fit the parameters with exact physics from grid to grid.
+
+    Returns
+    -------
+    Coordinates centred at the estimate and whitened, and how the search on the finest grid ended.
 
     Fronts travel differently on grids that do not resolve them, so the parameters are those of the finest grid. The
     coarsest is searched in float64: it costs little there, and a search through a curved valley amplifies round-off
@@ -166,7 +193,7 @@ def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> Coordinates
             partial(_gradient, landscape, best.x[0], record), coordinates.zero()
         )
         coordinates = Coordinates.scaled(box, coordinates.origin, scaling)
-    return coordinates
+    return coordinates, best
 
 
 def _gradient(
@@ -190,27 +217,23 @@ def _minimize(
     config = loss.config
     left = config.max_evaluations
     landscape = LossLandscape(TransformedLoss(loss, coordinates))
-    best: tuple[LossLandscape, Point, LocalLoss] | None = None
+    best = landscape, start, landscape.at(start)
     for _ in range(RECENTRINGS):
         found = _run(landscape, start, left, record)
         left -= found.evaluations
         if found.status == "diverged":
             break
         there, candidates = landscape.loss.recentred(found.x)
-        renewed = len(candidates) > 1
-        if renewed or best is None:
-            landscape = LossLandscape(there)
+        landscape = LossLandscape(there)
         points = [(landscape.at(x), x) for x in candidates]
         record.evaluations += len(points)
         exact, start = min(points, key=lambda pair: pair[0].value)
-        agrees = not renewed or exact.value <= found.value * (1 + 10 * config.tolerance)
-        improved = best is None or exact.value < best[2].value * (1 - config.tolerance)
-        if best is None or exact.value <= best[2].value:
+        agrees = exact.value <= found.value * (1 + 10 * config.tolerance)
+        improved = exact.value < best[2].value * (1 - config.tolerance)
+        if exact.value <= best[2].value:
             best = landscape, start, exact
-        if left <= 0 or agrees or not improved:
+        if left <= 0 or not improved or (agrees and found.status == "converged"):
             break
-    if best is None:
-        return landscape.loss, found
     landscape, start, exact = best
     found = replace(found, x=start, value=exact.value, terms=exact.terms)
     if found.status == "converged" and not agrees:
@@ -260,6 +283,8 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         evaluations=record.evaluations,
         history=LossHistory(evaluations, seconds, totals, stages),
         method="odil",
+        physics=outcome.physics,
+        label_misfit_mm=outcome.misfit_mm,
         optimizer=config.optimizer,
         grid_shape=case.grid.shape,
         steps=config.steps,

@@ -59,7 +59,11 @@ class Fit:
         ``"converged"``, ``"iteration_limit"``, ``"stalled"`` or ``"diverged"``;
         ``message`` says the same in words.
     loss_total, loss_terms
-        The reference loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet).
+        The loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet).
+    physics
+        ``"exact"`` (the equation holds exactly) or ``"soft"`` (it may be violated at a price).
+    label_misfit_mm
+        Mean distance between the boundaries of the density and of the labels [mm]; None where not determined.
     """
 
     density: Volume
@@ -79,6 +83,8 @@ class Fit:
     dtype: str
     wall_s: float
     warnings: tuple[str, ...] = field(default=())
+    physics: str = "soft"
+    label_misfit_mm: float | None = None
 
     @property
     def converged(self) -> bool:

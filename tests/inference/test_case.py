@@ -68,11 +68,27 @@ def test_crop_is_the_box_enlarged_about_its_centre(make_patient: PatientFactory)
     index = np.argwhere(patient.tumour)
     spacing = np.asarray(patient.spacing)
     for factor in (1.0, 1.2):
-        case = set_up(patient, FitConfig(cells=12, steps=8, crop_factor=factor, device="cpu"))
+        config = FitConfig(cells=12, steps=8, crop_factor=factor, crop_margin_mm=0, device="cpu")
+        case = set_up(patient, config)
         extent = np.asarray(case.grid.spacing) * 12
         np.testing.assert_allclose(extent, (np.ptp(index, axis=0) + 1) * spacing * factor)
         middle = patient.segmentation.to_index(case.world(torch.as_tensor(extent / 2)))
         np.testing.assert_allclose(middle, (index.min(axis=0) + index.max(axis=0)) / 2, atol=1e-9)
+
+
+def test_crop_holds_the_margin_around_the_core(make_patient: PatientFactory) -> None:
+    """A plan that takes its voxels from the crop can then reach as far as the standard one."""
+    patient = make_patient()
+    index = np.argwhere(patient.core)
+    config = FitConfig(cells=12, steps=8, crop_factor=1.0, crop_margin_mm=9.0, device="cpu")
+    case = set_up(patient, config)
+    corners = [case.world(torch.as_tensor(case.grid.spacing) * k) for k in (0, 12)]
+    low, high = np.sort(patient.segmentation.to_index(np.asarray(corners)), axis=0)
+    margin = 9.0 / np.asarray(patient.spacing)  # rounded up to whole voxels
+    assert (low <= index.min(axis=0) - 0.5 - margin + 1e-9).all()
+    assert (high >= index.max(axis=0) + 0.5 + margin - 1e-9).all()
+    reference = set_up(patient, replace(config, loss="reference"))
+    assert all(a < b for a, b in zip(reference.grid.spacing, case.grid.spacing, strict=True))
 
 
 def test_crop_is_clipped_to_the_image(make_patient: PatientFactory) -> None:

@@ -1,4 +1,4 @@
-"""The change of variables: the same loss, the right gradient, and a whitened Hessian."""
+"""The change of variables: one to one with the field, movable, and with a whitened Hessian."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from gliodil.inference.config import FitConfig
 from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
-from gliodil.inference.variables import Coordinates, TransformedLoss, whitening
+from gliodil.inference.variables import SOLVER_TOLERANCE, Coordinates, TransformedLoss, whitening
 from gliodil.pde.odil.problem import Point
-from gliodil.pde.odil.steps import Steps
-from gliodil.pde.odil.trajectory import sweep
+from gliodil.pde.odil.steps import LARGEST_GROWTH, Steps
+from gliodil.pde.operators import spectral_bound
 
 DOUBLE = torch.float64
-
-
 SOFT, STIFF = 0.02, 0.8
 
 
@@ -31,7 +29,7 @@ def loss(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> Referen
 
 @pytest.fixture(params=[SOFT, STIFF], ids=["soft", "stiff"])
 def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> TransformedLoss:
-    """With a small diffusivity (one stage) and a large one (several)."""
+    """With a small diffusivity and a large one."""
     case = loss.case
     centre = case.grid.centres()[:, case.core].mean(dim=1)
     p = Scalars.of(
@@ -43,109 +41,151 @@ def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> Transforme
     z = loss.box().encode(p)
     generator = torch.Generator().manual_seed(8)
     scaling = 0.3 * torch.randn(z.shape[0], z.shape[0], dtype=DOUBLE, generator=generator)
-    found = TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=DOUBLE)
-    assert (found.stages == 1) == (request.param == SOFT)
-    return found
+    return TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=DOUBLE)
 
 
 def random_point(objective: TransformedLoss, *, y: float = 0.02, seed: int = 0) -> Point:
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(like: torch.Tensor, size: float) -> torch.Tensor:
-        return size * torch.randn(like.shape, dtype=DOUBLE, generator=generator)
-
+    sizes = (y, 0.5, 0.5)
     return [
-        normal(objective.coordinates.zero(), y),
-        normal(objective.zero_w(), 0.5),
-        normal(objective.zero_v(), 0.5),
+        size * torch.randn(t.shape, dtype=DOUBLE, generator=generator)
+        for size, t in zip(sizes, objective.start(), strict=True)
     ]
 
 
+def towards(objective: TransformedLoss, z: torch.Tensor) -> torch.Tensor:
+    """The y of given coordinates z."""
+    return torch.linalg.solve(objective.coordinates.scaling, z - objective.coordinates.origin)
+
+
+def shifted(objective: TransformedLoss, mm: float) -> torch.Tensor:
+    """The y that moves the origin alone, along the first axis."""
+    z = objective.coordinates.origin.clone()
+    z[3] += mm / 10
+    return towards(objective, z)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equals_the_reference_loss_of_its_own_trajectory(objective: TransformedLoss, seed: int) -> None:
+def test_misfit_and_model_error_are_the_residuals_of_their_own_trajectory(
+    objective: TransformedLoss, seed: int
+) -> None:
     """One to one: evaluate the public definition on the levels the sweep went through."""
-    y, w, v = random_point(objective, y=0.0, seed=seed)
-    p = objective.coordinates.scalars(y)
-    found = objective.full([y, w, v])
-    levels = objective.trajectory([y, w, v]).levels
-    expected = {name: float(value) for name, value in objective.loss.of_field(levels, p).items()}
-    assert set(found.terms) == set(expected)
-    for name, value in expected.items():
-        assert found.terms[name] == pytest.approx(value, rel=1e-9, abs=1e-14), name
-    assert found.value == pytest.approx(sum(expected.values()), rel=1e-9)
-    assert found.terms["initial"] == pytest.approx(float(w.square().sum()))
+    x = random_point(objective, y=0.0, seed=seed)
+    p = objective.coordinates.scalars(x[0])
+    levels = objective.trajectory(x).levels
+    assert levels.shape == (objective.loss.config.steps, objective.loss.case.grid.cells)
+    residuals = objective.loss.field_residuals(levels, p)
+    torch.testing.assert_close(residuals["initial"], x[1], rtol=0, atol=1e-12)
+    assert float((residuals["pde"] - x[2]).norm()) <= 1e-7 * float(x[2].norm())
 
 
-def test_residuals_square_to_the_loss(objective: TransformedLoss) -> None:
-    x = random_point(objective)
-    total = sum(float(r.square().sum()) for r in objective.residuals(x))
-    assert total == pytest.approx(objective.full(x).value, rel=1e-9)
+def test_the_fit_starts_from_exact_physics(objective: TransformedLoss) -> None:
+    y, w, v = objective.start()
+    assert [t.shape for t in (w, v)] == [objective.zero_w().shape, objective.steps_shape]
+    assert not any(bool(t.any()) for t in (y, w, v))
+    residuals = objective.loss.field_residuals(
+        objective.trajectory([y, w, v]).levels, objective.coordinates.scalars(y)
+    )
+    assert float(residuals["initial"].abs().max()) == 0
+    assert float(residuals["pde"].abs().max()) < 1e-8 * objective.loss.sigma_pde
 
 
-@pytest.mark.parametrize("part", [0, 1, 2], ids=["y", "w", "v"])
-def test_gradient_of_the_full_loss(objective: TransformedLoss, part: int) -> None:
-    x = random_point(objective)
-    gradient = objective.full(x).gradient
-    assert [g.shape for g in gradient] == [t.shape for t in x]
-    generator = torch.Generator().manual_seed(part)
-    n = x[part].numel()
-    directions = [torch.randn(n, dtype=DOUBLE, generator=generator) for _ in range(2)]
-    if part == 0:
-        directions += list(torch.eye(n, dtype=DOUBLE))
-    step = 1e-6
-    for direction in directions:
-        e = direction.reshape(x[part].shape)
-
-        def moved(s: float, e: torch.Tensor = e) -> float:
-            return objective.full([t + s * e if i == part else t for i, t in enumerate(x)]).value
-
-        difference = (moved(step) - moved(-step)) / (2 * step)
-        assert float((gradient[part] * e).sum()) == pytest.approx(difference, rel=2e-6, abs=1e-8)
-
-
-def test_gradient_with_exact_physics(objective: TransformedLoss) -> None:
-    y = random_point(objective)[0]
-    (gradient,) = objective.hard([y]).gradient
-    step = 1e-6
-    for i, e in enumerate(torch.eye(y.shape[0], dtype=DOUBLE)):
-        difference = (objective.hard([y + step * e]).value - objective.hard([y - step * e]).value) / (
-            2 * step
+def test_single_precision_solves_as_finely_as_it_can_resolve(objective: TransformedLoss) -> None:
+    single = TransformedLoss(objective.loss, objective.coordinates)
+    assert single.dtype == torch.float32
+    assert [t.dtype for t in single.start()] == [torch.float64, torch.float32, torch.float32]
+    p = objective.coordinates.scalars(objective.coordinates.zero())
+    rate = float(p.proliferation_rate)
+    for loss in (single, objective):
+        c = loss.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        expected = Steps.resolving(
+            dt=loss.loss.config.dt,
+            sigma=loss.loss.sigma_pde,
+            diffusion_bound=float(spectral_bound(c, loss.loss.case.grid.cells)),
+            growth=rate,
+            tolerance=SOLVER_TOLERANCE[loss.dtype],
         )
-        assert float(gradient[i]) == pytest.approx(difference, rel=2e-6, abs=1e-9)
+        assert loss.steps(c, rate) == expected
+    x = random_point(objective)
+    a = objective.trajectory(x).levels
+    b = single.trajectory([x[0], x[1].float(), x[2].float()]).levels
+    assert b.dtype == torch.float32
+    torch.testing.assert_close(a.float(), b, rtol=0, atol=3e-3)
 
 
 def test_exact_physics_has_no_misfit_terms(objective: TransformedLoss) -> None:
-    terms = objective.hard([objective.coordinates.zero()]).terms
-    assert "initial" not in terms
+    """What is left is what its last level and its own levels say."""
+    y = objective.coordinates.zero()
+    terms = {name: float(t) for name, t in objective.hard(y).items()}
+    assert not {"initial", "pde"} & set(terms)
+    levels = objective.trajectory([y]).levels
+    p = objective.coordinates.scalars(y)
+    reference = ReferenceLoss.of_field(objective.loss, levels, p)
+    assert float(reference["pde"]) < 1e-12
+    for name in ("bounds", "csf"):
+        assert terms[name] == pytest.approx(float(reference[name]), rel=1e-9, abs=1e-300)
+    admissibility = {name: reference[name] for name in ("bounds", "csf")}
+    for name, value in objective.loss.parameter_stage(levels[-1], p, admissibility).items():
+        assert terms[name] == pytest.approx(float(value), rel=1e-9, abs=1e-300), name
 
 
-def test_single_precision_agrees(objective: TransformedLoss) -> None:
-    x = random_point(objective)
-    single = TransformedLoss(objective.loss, objective.coordinates)
-    exact, rounded = objective.full(x), single.full([x[0], x[1].float(), x[2].float()])
-    assert [g.dtype for g in rounded.gradient] == [torch.float64, torch.float32, torch.float32]
-    assert rounded.value == pytest.approx(exact.value, rel=1e-4)
-    for a, b in zip(exact.gradient, rounded.gradient, strict=True):
-        assert float((a - b).norm()) <= 1e-3 * float(a.norm())
-
-
-def test_points_beyond_the_stability_limit_are_inadmissible(objective: TransformedLoss) -> None:
+def test_points_whose_growth_a_step_does_not_resolve_are_inadmissible(objective: TransformedLoss) -> None:
     z = objective.coordinates.origin.clone()
-    z[0], z[1] = 50.0, 50.0  # largest diffusivity, absurd growth
-    away = torch.linalg.solve(objective.coordinates.scaling, z - objective.coordinates.origin)
-    found = objective.full([away, objective.zero_w(), objective.zero_v()])
-    assert found.value == math.inf
-    assert objective.hard([away]).value == math.inf
-    assert objective.near_stability_limit(away)
-    assert not objective.near_stability_limit(objective.coordinates.zero())
+    z[0] = 50.0  # the largest diffusivity is no obstacle
+    stiff = towards(objective, z)
+    assert objective.admissible(objective.coordinates.scalars(stiff))
+    assert objective.hard(stiff)
+    z[1] = 50.0  # absurd growth is
+    away = towards(objective, z)
+    p = objective.coordinates.scalars(away)
+    assert float(p.proliferation_rate) * objective.loss.config.dt / 2 > LARGEST_GROWTH
+    assert not objective.admissible(p)
+    assert objective.hard(away) == {}
 
 
-@pytest.mark.parametrize("objective", [SOFT], indirect=True)
-def test_the_pde_term_is_nearly_the_model_error(objective: TransformedLoss) -> None:
-    """What the variables are for: where steps are small, ‖v‖² is the pde term up to a second difference."""
-    v = random_point(objective)[2]
-    pde = objective.full([objective.coordinates.zero(), objective.zero_w(), 4 * v]).terms["pde"]
-    assert pde == pytest.approx(float((4 * v).square().sum()), rel=0.5)
+def test_points_far_from_the_frozen_seed_are_inadmissible(objective: TransformedLoss) -> None:
+    """In the full loss alone: exact physics has a seed that moves along."""
+    cell = max(objective.loss.case.grid.spacing)
+    for mm, admissible in ((0.95 * cell, True), (1.05 * cell, False), (-1.05 * cell, False)):
+        y = shifted(objective, mm)
+        assert objective.admissible(objective.coordinates.scalars(y)) == admissible
+        assert objective.hard(y)
+
+
+def test_recentring_keeps_everything_where_the_seed_s_support_stays(objective: TransformedLoss) -> None:
+    x = random_point(objective, y=1e-6)
+    there, points = objective.recentred(x)
+    assert bool((there.support == objective.support).all())
+    assert len(points) == 1
+    assert torch.count_nonzero(points[0][0]) == 0
+    torch.testing.assert_close(there.trajectory(points[0]).levels, objective.trajectory(x).levels)
+    assert there.dtype == objective.dtype
+
+
+def test_recentring_offers_both_points_where_the_seed_s_support_changes(objective: TransformedLoss) -> None:
+    """One keeps the misfit, the other the initial density and with it every level."""
+    _, w, v = random_point(objective)
+    x = [shifted(objective, 0.9 * max(objective.loss.case.grid.spacing)), w, v]
+    there, points = objective.recentred(x)
+    changed = there.support != objective.support
+    assert bool(changed.any())
+    assert len(points) == 2
+    assert all(torch.count_nonzero(y) == 0 and torch.equal(error, v) for y, _, error in points)
+    assert torch.equal(points[0][1], w)
+    assert bool(((points[1][1] != w) == changed).all())
+    before = objective.trajectory(x).levels
+    torch.testing.assert_close(there.trajectory(points[1]).levels, before, rtol=0, atol=1e-9)
+    assert float((there.trajectory(points[0]).levels - before).abs().max()) > 0.01
+
+
+def test_recentring_moves_no_anchor(objective: TransformedLoss) -> None:
+    x = random_point(objective, y=0.05)
+    there, points = objective.recentred(x)
+    here = objective.parameter_residuals(x[0], objective.coordinates.scalars(x[0]))
+    again = there.parameter_residuals(points[0][0], there.coordinates.scalars(points[0][0]))
+    torch.testing.assert_close(here, again)
+    if objective.loss.anchored:
+        torch.testing.assert_close(here, x[0])
 
 
 def test_coordinates_are_affine_and_can_be_moved(objective: TransformedLoss) -> None:
@@ -191,17 +231,10 @@ def test_whitening_does_not_stretch_undetermined_directions_without_bound() -> N
 
 
 def test_impassable_cells_keep_what_they_have(objective: TransformedLoss) -> None:
+    """No seed and no misfit there: no cells, at any level."""
     model = objective.model
-    p = objective.coordinates.scalars(objective.coordinates.zero())
-    u0 = model.passable.to(DOUBLE) * 0.4
-    steps = Steps(objective.loss.config.dt, 1.0, objective.stages)
-    t = sweep(
-        u0,
-        objective.zero_v(),
-        model.coefficients(p.diffusivity, p.wm_gm_ratio),
-        p.proliferation_rate,
-        objective.impassable,
-        steps,
-    )
-    assert not bool(model.passable.all())
-    assert torch.count_nonzero(t.levels[:, ~model.passable]) == 0
+    y, w, v = random_point(objective)
+    levels = objective.trajectory([y, w * model.passable, v * model.passable]).levels
+    walled = ~model.passable & ~objective.support
+    assert bool(walled.any())
+    assert torch.count_nonzero(levels[:, walled]) == 0

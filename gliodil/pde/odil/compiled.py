@@ -49,8 +49,8 @@ def forward(
             _weights(u, steps),
             sums,
         )
-    beyond, outside = torch.from_numpy(sums[:, :2].sum(axis=0))
-    return beyond, outside
+    squares, outside = torch.from_numpy(sums[:, :2].sum(axis=0))
+    return squares, outside
 
 
 def backward(
@@ -150,15 +150,6 @@ def _correct(there, x, d, a, b, beta, alpha):  # type: ignore
 
 
 @nb.njit(fastmath=FAST)
-def _predict(x, b, u, now, before, two):  # type: ignore
-    """b = 2u − b, and where the last two rates lead from there."""
-    for k in range(x.size):
-        y = two * u[k] - b[k]
-        b[k] = y
-        x[k] = y + two * now[k] - before[k]
-
-
-@nb.njit(fastmath=FAST)
 def _add_scaled(out, x, factor):  # type: ignore
     for k in range(out.size):
         out[k] += factor * x[k]
@@ -182,24 +173,29 @@ def _forward(u, v, faces, impassable, strides, numbers, weights, sums):  # type:
     half, dt_sigma, rho, one = numbers[0], numbers[1], numbers[2], numbers[3]
     parts, cells = sums.shape[0], u.shape[1]
     two = one + one
-    now, before, b, d = np.empty_like(u[0]), np.empty_like(u[0]), np.empty_like(u[0]), np.zeros_like(u[0])
-    a, x, y = np.empty_like(u[0]), np.empty_like(u[0]), np.empty_like(u[0])
+    a, b, d = np.empty_like(u[0]), np.empty_like(u[0]), np.zeros_like(u[0])
+    x, y, drift = np.empty_like(u[0]), np.empty_like(u[0]), np.zeros_like(u[0])
     for part in nb.prange(parts):
         begin, end = bounds(part, parts, cells)
-        _set_rate(now, u[0], faces, strides, half, rho, one, begin, end)
-        before[begin:end] = now[begin:end]
+        _set_rate(a, u[0], faces, strides, half, rho, one, begin, end)
         for k in range(begin, end):
-            b[k] = u[0, k] - now[k]
+            b[k] = u[0, k] - a[k]
         _penalties(u[0, begin:end], impassable[begin:end], one, sums[part])
     for n in range(u.shape[0] - 1):
         for part in nb.prange(parts):
             begin, end = bounds(part, parts, cells)
             for i in range(begin, end, BLOCK):
                 e = min(i + BLOCK, end)
-                _predict(x[i:e], b[i:e], u[n, i:e], now[i:e], before[i:e], two)
+                for k in range(i, e):
+                    x[k] = u[n, k]
+                    b[k] = two * u[n, k] - b[k]
                 if v.shape[0] > 0:
                     _add_scaled(b[i:e], v[n, i:e], dt_sigma)
                     _add_scaled(x[i:e], v[n, i:e], dt_sigma)
+                for k in range(i, e):
+                    base = x[k]
+                    x[k] = base + drift[k]
+                    drift[k] = base
         for j in range(weights.shape[0] - 1):
             beta, alpha = weights[j, 0], weights[j, 1]
             for part in nb.prange(parts):
@@ -213,9 +209,8 @@ def _forward(u, v, faces, impassable, strides, numbers, weights, sums):  # type:
             begin, end = bounds(part, parts, cells)
             u[n + 1, begin:end] = x[begin:end]
             for k in range(begin, end):
-                before[k] = x[k] - b[k]
+                drift[k] = x[k] - drift[k]
             _penalties(x[begin:end], impassable[begin:end], one, sums[part])
-        now, before = before, now
 
 
 @nb.njit(fastmath=FAST)

@@ -33,6 +33,7 @@ from gliodil.pde.odil.problem import (
 )
 
 LARGEST_DAMPING = 1e8
+ROUND_OFF = 1e-13
 FIRST_DAMPING = 0.02
 SHORTEST_STEP = 0.01
 
@@ -96,7 +97,13 @@ def gauss_newton(
     record(here.value)
     while record.evaluations - before < options.max_evaluations:
         g = here.gradient()
+        if dot(g, g) == 0:
+            status, message = "converged", "Converged: the gradient is zero."
+            break
         step, predicted = _step(here, g, landscape.metric, mu, options, record)
+        if abs(predicted) <= ROUND_OFF * here.value:
+            status, message = "converged", "Converged: what a step promises is round-off."
+            break
         if not predicted > 0:
             status, message = "stalled", "The linear model finds no way down."
             break
@@ -121,8 +128,11 @@ def gauss_newton(
             mu = min(max(mu, FIRST_DAMPING) / scale, 100 * max(mu, FIRST_DAMPING))
         elif decrease > 0.7 * predicted:
             mu = 0.0 if mu < FIRST_DAMPING else mu / 4
-        quiet = quiet + 1 if decrease <= options.tolerance * here.value else 0
-        if quiet >= 3 or (mu == 0 and predicted <= 0.1 * options.tolerance * here.value):
+        if found is not None:
+            quiet = quiet + 1 if decrease <= options.tolerance * here.value else 0
+        if quiet >= 3 or (
+            found is not None and mu == 0 and predicted <= 0.1 * options.tolerance * here.value
+        ):
             status = "converged"
             message = f"Converged: steps lower the loss by less than {options.tolerance:.2g} of its value."
             break

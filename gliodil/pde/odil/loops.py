@@ -7,9 +7,9 @@ With P_n = I − ½Δt A′(uⁿ) and p_n the polynomial that stands for P_n⁻�
     adjoint    zⁿ = p_n (2μⁿ⁺¹ + ∂L/∂uⁿ),   μⁿ = zⁿ − μⁿ⁺¹,   dL/dvⁿ⁻¹ = Δt μⁿ/σ,   ½Δt zⁿ sees ∂A/∂(c, ρ) at uⁿ
 
 μⁿ is the sensitivity of the loss to the right-hand side bⁿ; no term needs A twice. The nonlinear forward step is the
-same iteration, started where the last two rates point. Every step is a fixed sequence of in-place operations on
-preallocated fields; on CUDA nothing in the loops waits for the host. On the CPU the same loops run compiled
-(``compiled``).
+same iteration, started where the last step leads, the model error apart. Every step is a
+fixed sequence of in-place operations on preallocated fields; on CUDA nothing in the loops waits for the host. On the
+CPU the same loops run compiled (``compiled``).
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ def forward(
         return compiled.forward(u, v, faces, impassable, growth, steps)
     half = 0.5 * steps.dt
     squares = u.new_zeros(2, u.shape[0])
-    now, before, b, d, scratch = (torch.zeros_like(u[0]) for _ in range(5))
-    rate_(now, u[0], faces, growth, scratch)  # now = ½Δt Aⁿ, before = ½Δt Aⁿ⁻¹
-    before.copy_(now.mul_(half))
-    torch.sub(u[0], now, out=b)
+    a, b, d, drift, scratch = (torch.zeros_like(u[0]) for _ in range(5))
+    rate_(a, u[0], faces, growth, scratch)
+    torch.sub(u[0], a, alpha=half, out=b)
     _penalties_(squares, 0, u[0], impassable, scratch)
     for n in range(u.shape[0] - 1):
         x = u[n + 1]
-        torch.sub(2 * u[n], b, out=b)
+        x.copy_(u[n])
+        torch.sub(2 * x, b, out=b)
         if v is not None:
-            b.add_(v[n], alpha=steps.dt / steps.sigma)
-        torch.add(b, now, alpha=2, out=x).sub_(before)
+            for t in (b, x):
+                t.add_(v[n], alpha=steps.dt / steps.sigma)
+        drift, before = x.add_(drift).clone(), drift
+        drift.sub_(before)
         for beta, alpha in steps.weights[:-1]:
-            rate_(before, x, faces, growth, scratch)
-            before.mul_(half).add_(b).sub_(x)
-            x.add_(d.mul_(beta).add_(before, alpha=alpha))
-        now, before = before, now
-        torch.sub(x, b, out=now)
+            rate_(a, x, faces, growth, scratch)
+            a.mul_(half).add_(b).sub_(x)
+            x.add_(d.mul_(beta).add_(a, alpha=alpha))
+        torch.sub(x, drift, out=drift)
         _penalties_(squares, n + 1, x, impassable, scratch)
     beyond, outside = squares.double().sum(dim=1)
     return beyond, outside

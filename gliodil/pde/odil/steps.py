@@ -2,7 +2,9 @@
 
 Every step solves P x = b with P = I − ½Δt A′, symmetric, with spectrum in
 
-    [1 − ½Δt ρ,  1 + ½Δt (Λ + ρ)],      Λ a bound of the spectrum of −∇·(D∇)  [1/day].
+    [1 − ½Δt ρ,  1 + ½Δt (Λ + 2ρ)],      Λ a bound of the spectrum of −∇·(D∇)  [1/day]
+
+for densities within [−½, 3/2].
 
 k steps of the semi-iteration from x = 0 give a fixed polynomial of P applied to b. It is symmetric like P⁻¹, so the
 adjoint of a sweep with these approximate inverses is the sweep with the same ones: not exact, but exactly adjoint.
@@ -61,7 +63,7 @@ class Steps:
                 expected=f"finite coefficients and ρΔt/2 of at most {LARGEST_GROWTH}",
                 found=f"Λ = {diffusion_bound:.3g}/day, ρ = {growth:.3g}/day, Δt = {dt:.3g} days",
             )
-        low, high = 1 - dt * growth / 2, 1 + dt * (diffusion_bound + growth) / 2
+        low, high = 1 - dt * growth / 2, 1 + dt * (diffusion_bound + 2 * growth) / 2
         middle, half = (low + high) / 2, (high - low) / 2
         if half < 1e-12:
             return cls(dt, sigma, ((0.0, 1 / middle),))

@@ -1,0 +1,47 @@
+"""How far the boundaries of a density are from those of the labels, and whether that can be seen at all.
+
+    misfit = Σ |level predicted − level seen| · V_cell / (area between levels)          [mm]
+
+is the mean distance between predicted and seen boundaries, levels being counted outwards in: nothing, oedema,
+enhancing, necrotic. Labels that are read at cell centres place a boundary to within half a cell, on average a quarter.
+A misfit below 0.3 cells is therefore within what the labels resolve, and nothing in them speaks against the equation
+(discrepancy principle; Morozov 1966).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gliodil.inference.case import Case
+from gliodil.inference.parameters import Scalars
+
+RESOLVED_CELLS = 0.3
+"""Largest mean boundary misfit that labels read at cell centres cannot tell from none, in cells."""
+
+
+def label_misfit_mm(case: Case, last: torch.Tensor, p: Scalars) -> float:
+    """Return the mean distance between the boundaries of ``last`` and of the labels [mm]."""
+    thresholds = [p.threshold_oedema, p.threshold_core]
+    seen = case.oedema.long() + 2 * case.core
+    if bool(case.necrotic.any()):
+        thresholds.append(p.threshold_necrotic)
+        seen += case.necrotic
+    predicted = torch.stack([last > t for t in thresholds]).sum(dim=0)
+    volume = case.grid.cell_volume_mm3
+    wrong = float((predicted - seen).abs()[case.model.passable].sum()) * volume
+    return wrong / max(_area_mm2(case, seen), 1e-9)
+
+
+def explained(case: Case, misfit_mm: float) -> bool:
+    """Whether a misfit is within what the labels resolve."""
+    return misfit_mm <= RESOLVED_CELLS * sum(case.grid.spacing) / 3
+
+
+def _area_mm2(case: Case, levels: torch.Tensor) -> float:
+    """Area of the boundaries between levels: of the faces, of which a slanted surface has 3/2 as much."""
+    box, total = case.grid.box(levels), 0.0
+    for axis, h in enumerate(case.grid.spacing):
+        n = box.shape[axis]
+        jumps = (box.narrow(axis, 1, n - 1) - box.narrow(axis, 0, n - 1)).abs().sum()
+        total += float(jumps) * case.grid.cell_volume_mm3 / h
+    return total / 1.5
