@@ -1,10 +1,11 @@
 """The published optimizer and the default one on the same discrete loss.
 
-One synthetic patient, whose truth is known, is fitted three times on a small grid:
+One synthetic patient, whose truth is known, is fitted four times on a small grid:
 
     faithful    the published loss, the published optimizer: Adam on a multigrid decomposition of u
     default     the published loss, L-BFGS in parameters, initial misfit and model error
-    informed    the package's own loss and L-BFGS: what `gliodil plan` runs
+    informed    the package's own loss and L-BFGS, physics soft
+    as planned  the package's own loss, physics exact where that explains the labels: what `gliodil plan` runs
 
 Every result is judged by the published loss, evaluated in float64 on its space-time field, term by term, and
 by its Dice with the true density. Nothing else is shared: each fit starts on its own from the same images.
@@ -40,9 +41,9 @@ from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.score import score
-from gliodil.inference.variables import STIFFNESS_MARGIN
+from gliodil.inference.variables import SOLVER_TOLERANCE
 from gliodil.pde.odil.problem import Recorder
-from gliodil.pde.odil.steps import Steps, stages_needed
+from gliodil.pde.odil.steps import Steps
 from gliodil.pde.odil.trajectory import sweep
 from gliodil.pde.operators import spectral_bound
 
@@ -65,13 +66,19 @@ class Row:
 
 
 def main() -> None:
-    """Run the three fits and print the table; progress goes to stderr."""
+    """Run the four fits and print the table; progress goes to stderr."""
     options = arguments()
     synthetic = simulate(seed=options.seed, progress=ticker("simulating"))
     patient = synthetic.patient if options.pet else without_pet(synthetic.patient)
     base = FitConfig(cells=options.cells, steps=options.steps, loss="reference", device="cpu")
     public = replace(base, optimizer="adam-multigrid", max_evaluations=options.epochs)
-    runs = [("faithful", public), ("default", base), ("informed", replace(base, loss="informed"))]
+    informed = replace(base, loss="informed", physics="soft")
+    runs = [
+        ("faithful", public),
+        ("default", base),
+        ("informed", informed),
+        ("as planned", replace(informed, physics="auto")),
+    ]
     warm_up(patient, base)
     rows = [run(name, config, patient, synthetic) for name, config in runs]
     settings = {
@@ -160,7 +167,7 @@ def reference_terms(case: Case, config: FitConfig, loss: ReferenceLoss, outcome:
     found = {name: float(t) for name, t in loss.of_field(levels, outcome.scalars).items()}
     for name in ("pde", "initial", "seg_lower", "seg_upper"):
         told = outcome.minimum.terms[name]
-        if abs(found[name] - told) > 0.01 * outcome.minimum.value:
+        if abs(found[name] - told) > 0.02 * outcome.minimum.value:
             raise RuntimeError(f"not the field that was fitted: {name} is {found[name]:.4g}, not {told:.4g}")
     published = ReferenceLoss(case, config)
     return {name: float(t) for name, t in published.of_field(levels, outcome.scalars).items()}
@@ -173,8 +180,13 @@ def space_time_field(case: Case, loss: ReferenceLoss, outcome: Outcome) -> torch
     """
     p, (_, w, v) = outcome.scalars, outcome.minimum.x
     faces = case.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-    stiffness = (float(spectral_bound(faces, case.grid.cells)) + float(p.proliferation_rate)) * loss.config.dt
-    steps = Steps(dt=loss.config.dt, sigma=loss.sigma_pde, stages=stages_needed(stiffness * STIFFNESS_MARGIN))
+    steps = Steps.resolving(
+        dt=loss.config.dt,
+        sigma=loss.sigma_pde,
+        diffusion_bound=float(spectral_bound(faces, case.grid.cells)),
+        growth=float(p.proliferation_rate),
+        tolerance=SOLVER_TOLERANCE[v.dtype],
+    )
     u0 = loss.seed(p.origin).to(v.dtype) + w / loss.sigma_initial
     with torch.no_grad():
         run = sweep(u0, v, faces.to(v.dtype), p.proliferation_rate, loss.impassable.to(v.dtype), steps)

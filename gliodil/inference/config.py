@@ -58,7 +58,7 @@ class FitConfig:
     pde_weight: float = 1.0
     loss: Loss = "informed"
     optimizer: Optimizer = "lbfgs"
-    max_evaluations: int = 250
+    max_evaluations: int = 600
     tolerance: float = 1e-2
     device: str = "auto"
 

@@ -40,8 +40,6 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
 PARAMETER_EVALUATIONS = 120
-RECENTRINGS = 4
-"""Times the full loss is re-centred at most (see ``variables``)."""
 
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
@@ -117,11 +115,11 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
         loss.config.physics == "auto" and loss.anchored and _enough(loss, exact)
     ):
         return exact
+    coordinates = coordinates.with_origin_fixed()
     start = TransformedLoss(losses[0], coordinates).start()
     for rung, finer in zip(losses, [*losses[1:], None], strict=True):
         record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
         objective, found = _minimize(rung, coordinates, start, record)
-        coordinates = objective.coordinates
         if finer is not None:
             start = objective.prolong_to(finer, found.x)
     scalars, last = coordinates.scalars(found.x[0]), objective.trajectory(found.x).last
@@ -213,35 +211,9 @@ def _first_curvature(landscape: HardPhysics) -> float:
 def _minimize(
     loss: ReferenceLoss, coordinates: Coordinates, start: Point, record: Recorder
 ) -> tuple[TransformedLoss, Minimum]:
-    """Minimize the loss on one grid, re-centring until the seed's support agrees with its origin."""
-    config = loss.config
-    left = config.max_evaluations
+    """Minimize the loss on one grid."""
     landscape = LossLandscape(TransformedLoss(loss, coordinates))
-    best = landscape, start, landscape.at(start)
-    for _ in range(RECENTRINGS):
-        found = _run(landscape, start, left, record)
-        left -= found.evaluations
-        if found.status == "diverged":
-            break
-        there, candidates = landscape.loss.recentred(found.x)
-        landscape = LossLandscape(there)
-        points = [(landscape.at(x), x) for x in candidates]
-        record.evaluations += len(points)
-        exact, start = min(points, key=lambda pair: pair[0].value)
-        agrees = exact.value <= found.value * (1 + 10 * config.tolerance)
-        improved = exact.value < best[2].value * (1 - config.tolerance)
-        if exact.value <= best[2].value:
-            best = landscape, start, exact
-        if left <= 0 or not improved or (agrees and found.status == "converged"):
-            break
-    landscape, start, exact = best
-    found = replace(found, x=start, value=exact.value, terms=exact.terms)
-    if found.status == "converged" and not agrees:
-        message = (
-            "The seed's cutoff keeps moving with its origin; the loss changes by more than the tolerance."
-        )
-        found = replace(found, status="stalled", message=message)
-    return landscape.loss, found
+    return landscape.loss, _run(landscape, start, loss.config.max_evaluations, record)
 
 
 def _run(landscape: LossLandscape, start: Point, budget: int, record: Recorder) -> Minimum:

@@ -21,6 +21,8 @@ import torch
 from torch.nn.functional import softplus
 
 ORIGIN_SCALE_MM = 10.0
+ORIGIN = slice(3, 6)
+"""Where the coordinates hold the origin."""
 DIFFUSIVITY = (0.01, 10.0)
 SLOWEST_RATE = 0.02
 RATIO = (10.0, 1000.0)
@@ -57,7 +59,7 @@ class Box:
             diffusivity=first if self.length is None else first.square() * rate,
             proliferation_rate=rate,
             wm_gm_ratio=_into(z[2], *_logs(self.ratio)).exp(),
-            origin=z[3:6] * ORIGIN_SCALE_MM,
+            origin=z[ORIGIN] * ORIGIN_SCALE_MM,
             threshold_core=_into(z[6], *self.threshold_core),
             threshold_oedema=_into(z[7], *self.threshold_oedema),
             threshold_necrotic=_into(z[-1], *self.threshold_necrotic) if nec else z.new_tensor(1.0),

@@ -67,14 +67,12 @@ class ReferenceLoss:
         """Weight of the label misfits."""
         return WEIGHT_SEGMENTATION if self.case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
 
-    def seed(
-        self, origin: torch.Tensor, *, cutoff_width: float = 0.0, support: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def seed(self, origin: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
         """Return g centred at ``origin`` (mm from the grid's corner), shape (N,), differentiable in it.
 
-        The reference is the default; ``cutoff_width`` and ``support`` smooth it (see ``pde.seed``).
+        The reference is the default; ``cutoff_width`` smooths it (see ``pde.seed``).
         """
-        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width, support=support)
+        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width)
 
     def box(self) -> Box:
         """Return the box of parameters that is searched: where the hinges are zero."""

@@ -18,6 +18,7 @@ from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.pde.integrate import integrate
+from gliodil.pde.odil.steps import LARGEST_GROWTH
 from gliodil.pde.seed import radius_mm
 
 PUBLIC_DIFFUSIVITY, PUBLIC_RATE, PUBLIC_RATIO = 1.5, 0.12, 100.0
@@ -37,9 +38,10 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
     # The front meets a mixture of tissues; D refers to pure white matter.
     infiltrated = case.core | case.oedema
     mobility = float((case.model.white + case.model.grey / p.wm_gm_ratio)[infiltrated].mean().clamp(min=0.1))
+    fastest = min(LARGEST_GROWTH / config.dt, 1.0)  # half of what the time steps can resolve
     return Scalars.of(
         diffusivity=min(max(speed / 2 * length / mobility, 0.02), 5.0),
-        proliferation_rate=min(max(speed / 2 / length, 0.025), 1.0),
+        proliferation_rate=min(max(speed / 2 / length, 0.025), fastest),
         origin=p.origin,
     )
 

@@ -5,9 +5,8 @@
 so that the initial term is ‖w‖² and the pde term ‖v‖². The parameters enter as z = z₀ + S y with
 S chosen from the curvature of the loss in z alone (``whitening``), so that the Hessian in (y, w, v) is close to 2I.
 
-The seed's cutoff makes the loss jump whenever the origin carries a cell across it. Each ``TransformedLoss`` therefore
-freezes the set of cells the seed occupies to that of its own z₀; at y = 0 it is the reference loss exactly, and the fit
-re-centres until the two agree where it stops.
+The seed's cutoff makes the loss jump whenever the origin carries a cell across it. While the parameters alone are fitted
+a smooth ramp replaces it; after that the origin stays where it is, and w has what freedom is left.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.inference.parameters import Box, Scalars
+from gliodil.inference.parameters import ORIGIN, Box, Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, ReferenceLoss, Terms
 from gliodil.pde.multigrid import prolong
 from gliodil.pde.odil.problem import Point
@@ -60,6 +59,12 @@ class Coordinates:
         y = y.detach()
         return Coordinates(self.box, self.origin + self.scaling @ y, self.scaling, self.anchor - y)
 
+    def with_origin_fixed(self) -> Coordinates:
+        """Return the same coordinates, none of which moves the origin x₀."""
+        scaling = self.scaling.clone()
+        scaling[ORIGIN] = 0
+        return Coordinates(self.box, self.origin, scaling, self.anchor)
+
     def zero(self) -> torch.Tensor:
         """Return y = 0."""
         return torch.zeros_like(self.origin)
@@ -85,8 +90,6 @@ class TransformedLoss:
         grid = loss.case.grid
         self.model = loss.case.model.to(dtype)
         self.impassable = loss.impassable.to(dtype)
-        self.centre = coordinates.scalars(coordinates.zero()).origin
-        self.support = loss.seed(self.centre) > 0
         self.steps_shape = (loss.config.steps - 1, grid.cells)
 
     def steps(self, coefficients: Faces, growth: float) -> Steps:
@@ -100,8 +103,8 @@ class TransformedLoss:
         )
 
     def seed(self, origin: torch.Tensor) -> torch.Tensor:
-        """Return the seed on the frozen support, in the fields' precision."""
-        return self.loss.seed(origin, support=self.support).to(self.dtype)
+        """Return the seed in the fields' precision."""
+        return self.loss.seed(origin).to(self.dtype)
 
     def _run(self, p: Scalars, u0: torch.Tensor, v: torch.Tensor | None) -> Trajectory:
         coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
@@ -144,7 +147,7 @@ class TransformedLoss:
     def hard(self, y: torch.Tensor) -> Terms:
         """Return the terms at y with w = v = 0, differentiable; none where they cannot be evaluated."""
         p = self.coordinates.scalars(y)
-        if not self._resolvable(p):
+        if not self.admissible(p):
             return {}
         u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
         t = self._run(p, u0, None)
@@ -162,33 +165,8 @@ class TransformedLoss:
         return self.loss.parameter_residuals(p)
 
     def admissible(self, p: Scalars) -> bool:
-        """Whether the loss can be evaluated there; an optimizer shortens its step where it cannot."""
-        return self._resolvable(p) and not self._far_from_support(p)
-
-    def _resolvable(self, p: Scalars) -> bool:
+        """Whether the time steps resolve the growth; an optimizer shortens its step where they do not."""
         return resolvable(self.loss.config.dt, float(p.proliferation_rate.detach()))
-
-    def _far_from_support(self, p: Scalars) -> bool:
-        """Whether the origin has left the cell for whose neighbourhood the seed's support was frozen."""
-        moved = (p.origin - self.centre).detach().abs()
-        return bool((moved > max(self.loss.case.grid.spacing)).any())
-
-    def recentred(self, x: Point) -> tuple[TransformedLoss, list[Point]]:
-        """Return the loss re-centred at a point [y, w, v], and points there to go on from.
-
-        Re-centring renews the seed's support. If cells entered or left it, either the misfit w or the initial density
-        can be kept; both points are returned.
-        """
-        y, w, v = x
-        there = TransformedLoss(self.loss, self.coordinates.moved(y), dtype=self.dtype)
-        centre = there.coordinates.zero()
-        points = [[centre, w, v]]
-        if bool((there.support != self.support).any()):
-            with torch.no_grad():
-                origin = self.coordinates.scalars(y).origin
-                shift = self.seed(origin) - there.seed(origin)
-            points.append([centre, w + shift * self.loss.sigma_initial, v])
-        return there, points
 
 
 def whitening(

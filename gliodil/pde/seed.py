@@ -20,7 +20,6 @@ def gaussian_seed(
     origin: torch.Tensor,
     *,
     cutoff_width: float = 0.0,
-    support: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return g at the cell centres, shape (N,), differentiable in the origin.
 
@@ -33,14 +32,10 @@ def gaussian_seed(
     cutoff_width
         > 0 replaces the jump at the cutoff by a ramp of that relative width, so that a search for the origin
         sees no steps.
-    support
-        Cells the seed may occupy, in place of those where it exceeds the cutoff; shape (N,), boolean.
     """
     distance2 = (centres - origin[:, None]).square().sum(dim=0)
     g: torch.Tensor = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
-    if support is not None:
-        g = g * support
-    elif cutoff_width > 0:
+    if cutoff_width > 0:
         g = g * torch.sigmoid((g / CUTOFF - 1) / cutoff_width)
     else:
         g = torch.where(g >= CUTOFF, g, torch.zeros_like(g))

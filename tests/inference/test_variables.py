@@ -58,13 +58,6 @@ def towards(objective: TransformedLoss, z: torch.Tensor) -> torch.Tensor:
     return torch.linalg.solve(objective.coordinates.scaling, z - objective.coordinates.origin)
 
 
-def shifted(objective: TransformedLoss, mm: float) -> torch.Tensor:
-    """The y that moves the origin alone, along the first axis."""
-    z = objective.coordinates.origin.clone()
-    z[3] += mm / 10
-    return towards(objective, z)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_misfit_and_model_error_are_the_residuals_of_their_own_trajectory(
     objective: TransformedLoss, seed: int
@@ -143,49 +136,14 @@ def test_points_whose_growth_a_step_does_not_resolve_are_inadmissible(objective:
     assert objective.hard(away) == {}
 
 
-def test_points_far_from_the_frozen_seed_are_inadmissible(objective: TransformedLoss) -> None:
-    """In the full loss alone: exact physics has a seed that moves along."""
-    cell = max(objective.loss.case.grid.spacing)
-    for mm, admissible in ((0.95 * cell, True), (1.05 * cell, False), (-1.05 * cell, False)):
-        y = shifted(objective, mm)
-        assert objective.admissible(objective.coordinates.scalars(y)) == admissible
-        assert objective.hard(y)
-
-
-def test_recentring_keeps_everything_where_the_seed_s_support_stays(objective: TransformedLoss) -> None:
-    x = random_point(objective, y=1e-6)
-    there, points = objective.recentred(x)
-    assert bool((there.support == objective.support).all())
-    assert len(points) == 1
-    assert torch.count_nonzero(points[0][0]) == 0
-    torch.testing.assert_close(there.trajectory(points[0]).levels, objective.trajectory(x).levels)
-    assert there.dtype == objective.dtype
-
-
-def test_recentring_offers_both_points_where_the_seed_s_support_changes(objective: TransformedLoss) -> None:
-    """One keeps the misfit, the other the initial density and with it every level."""
-    _, w, v = random_point(objective)
-    x = [shifted(objective, 0.9 * max(objective.loss.case.grid.spacing)), w, v]
-    there, points = objective.recentred(x)
-    changed = there.support != objective.support
-    assert bool(changed.any())
-    assert len(points) == 2
-    assert all(torch.count_nonzero(y) == 0 and torch.equal(error, v) for y, _, error in points)
-    assert torch.equal(points[0][1], w)
-    assert bool(((points[1][1] != w) == changed).all())
-    before = objective.trajectory(x).levels
-    torch.testing.assert_close(there.trajectory(points[1]).levels, before, rtol=0, atol=1e-9)
-    assert float((there.trajectory(points[0]).levels - before).abs().max()) > 0.01
-
-
-def test_recentring_moves_no_anchor(objective: TransformedLoss) -> None:
-    x = random_point(objective, y=0.05)
-    there, points = objective.recentred(x)
-    here = objective.parameter_residuals(x[0], objective.coordinates.scalars(x[0]))
-    again = there.parameter_residuals(points[0][0], there.coordinates.scalars(points[0][0]))
-    torch.testing.assert_close(here, again)
-    if objective.loss.anchored:
-        torch.testing.assert_close(here, x[0])
+def test_coordinates_can_hold_the_origin_fixed(objective: TransformedLoss) -> None:
+    """Everything else moves as before."""
+    y = random_point(objective, y=0.5)[0]
+    free, fixed = objective.coordinates, objective.coordinates.with_origin_fixed()
+    torch.testing.assert_close(fixed.scalars(y).origin, free.scalars(free.zero()).origin)
+    assert not torch.allclose(free.scalars(y).origin, free.scalars(free.zero()).origin)
+    for name in ("diffusivity", "proliferation_rate", "wm_gm_ratio", "threshold_core", "threshold_oedema"):
+        torch.testing.assert_close(getattr(fixed.scalars(y), name), getattr(free.scalars(y), name))
 
 
 def test_coordinates_are_affine_and_can_be_moved(objective: TransformedLoss) -> None:
@@ -235,6 +193,6 @@ def test_impassable_cells_keep_what_they_have(objective: TransformedLoss) -> Non
     model = objective.model
     y, w, v = random_point(objective)
     levels = objective.trajectory([y, w * model.passable, v * model.passable]).levels
-    walled = ~model.passable & ~objective.support
+    walled = ~model.passable & (objective.seed(objective.coordinates.scalars(y).origin) == 0)
     assert bool(walled.any())
     assert torch.count_nonzero(levels[:, walled]) == 0
