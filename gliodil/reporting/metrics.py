@@ -92,6 +92,8 @@ def build_metrics(
         "fit": {
             "method": fit.method,
             "optimizer": fit.optimizer,
+            "physics": fit.physics,
+            "label_misfit_mm": fit.label_misfit_mm,
             "grid": fit.grid_shape,
             "steps": fit.steps,
             "spacing_mm": fit.spacing_mm,

@@ -11,8 +11,9 @@ import pytest
 
 from gliodil.data.patient import Patient
 from gliodil.errors import InputError
+from gliodil.inference import label_misfit
 from gliodil.inference.case import set_up
-from gliodil.inference.config import FitConfig, Loss
+from gliodil.inference.config import FitConfig, Loss, Physics
 from gliodil.inference.fit import fit, ladder
 from gliodil.inference.result import Fit
 
@@ -109,6 +110,29 @@ def test_the_full_stage_only_improves_on_its_start(fitted: tuple[Patient, Fit]) 
     last = result.history.stage[-1]
     first = next(v for v, s in zip(result.history.total, result.history.stage, strict=True) if s == last)
     assert result.loss_total <= first
+
+
+@pytest.mark.parametrize("physics", ["exact", "soft"])
+def test_physics_is_what_was_asked_for(make_patient: PatientFactory, physics: Physics) -> None:
+    result = fit(make_patient(), config=replace(CONFIG, physics=physics, max_evaluations=20))
+    assert result.physics == physics
+    assert (result.loss_terms["pde"] == 0) == (physics == "exact")
+    assert (result.loss_terms["initial"] == 0) == (physics == "exact")
+    assert result.label_misfit_mm is not None
+    assert result.label_misfit_mm > 0
+    assert result.loss_total == pytest.approx(sum(result.loss_terms.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("resolved", [0.0, 1e6])
+def test_physics_is_exact_where_that_explains_the_labels(
+    make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch, resolved: float
+) -> None:
+    """The choice follows the misfit alone; the public loss is soft whatever that is."""
+    monkeypatch.setattr(label_misfit, "RESOLVED_CELLS", resolved)
+    for loss in ("informed", "reference"):
+        result = fit(make_patient(), config=replace(CONFIG, loss=loss, max_evaluations=5))
+        exact = loss == "informed" and resolved > 0
+        assert result.physics == ("exact" if exact else "soft")
 
 
 def test_two_runs_are_identical(make_patient: PatientFactory) -> None:

@@ -1,0 +1,214 @@
+"""How close estimates come to a known truth, on simulated patients of the fitted equation and of others.
+
+    cohort    single   one focus, grown by the fitted equation
+              three    three foci
+              wrong    one focus, grown by another equation, tissue maps off (see wrong_models.py), half of each kind
+    method    default  what `gliodil plan` runs: exact physics where that explains the labels, else soft
+              exact    the equation holds, its parameters are fitted
+              soft     model error everywhere
+              static   no growth: a front of 1 mm infiltration length laid along the visible boundaries
+              reference  the published loss, minimized by L-BFGS (not by the published optimizer: 9000 epochs of it take
+                         ten minutes at 24³ × 48; see bench_optimizers.py)
+
+Segmentation and tissue maps only, no PET. Every method sees the same. Rows are kept in a file as they come, and a
+second run goes on from there.
+
+    python benchmarks/accuracy.py --single 8 --three 0 --wrong 10 --methods default exact soft static
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from wrong_models import KINDS, simulate_wrong
+
+from gliodil.data.patient import Patient
+from gliodil.data.synthetic import simulate_in
+from gliodil.data.synthetic_patient import SyntheticPatient
+from gliodil.data.template import load_anatomy
+from gliodil.data.volume import Volume
+from gliodil.inference.config import FitConfig
+from gliodil.inference.fit import fit
+from gliodil.inference.score import score
+from gliodil.planning.plan import plan
+
+METHODS = ("default", "exact", "soft", "static", "reference")
+HIGHER_IS_BETTER = ("dice_20", "dice_10", "dice_5", "dice_1", "coverage")
+SCORES = (
+    *HIGHER_IS_BETTER,
+    "relative_l2",
+    "rmse_outside_visible",
+    "length_error",
+    "growth_error",
+    "origin_mm",
+)
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    options = arguments()
+    rows = read(options.rows)
+    have = {(r["cohort"], r["patient"], r["method"]) for r in rows}
+    for cohort, name, make in patients(options):
+        missing = [m for m in options.methods if (cohort, name, m) not in have]
+        if not missing:
+            continue
+        synthetic = make()
+        for method in missing:
+            print(f"{cohort} {name} {method}", file=sys.stderr, flush=True)
+            row = {"cohort": cohort, "patient": name, "method": method, **estimate(method, synthetic)}
+            rows.append(row)
+            with options.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+    rows = [r for r in rows if r["method"] in options.methods]
+    for cohort in ("single", "three", "wrong"):
+        of_cohort = [r for r in rows if r["cohort"] == cohort]
+        if of_cohort:
+            print(table(cohort, of_cohort, options.methods))
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, count in (("single", 20), ("three", 10), ("wrong", 10)):
+        parser.add_argument(f"--{name}", type=int, default=count, metavar="N", help="patients (%(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS[:4]))
+    parser.add_argument("--rows", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
+    return parser.parse_args()
+
+
+def patients(options: argparse.Namespace) -> Iterator[tuple[str, str, Any]]:
+    """Yield cohort, name, and a function that simulates the patient."""
+    anatomy = load_anatomy(resolution_mm=1.0)
+    for cohort, foci, count in (("single", 1, options.single), ("three", 3, options.three)):
+        for seed in range(count):
+            yield cohort, str(seed), lambda s=seed, f=foci: simulate_in(anatomy, foci=f, seed=s)
+    for number in range(options.wrong):
+        kind, seed = KINDS[number % 2], number // 2
+        yield "wrong", f"{kind}-{seed}", lambda k=kind, s=seed: simulate_wrong(anatomy, k, s)
+
+
+def estimate(method: str, synthetic: SyntheticPatient) -> dict[str, Any]:
+    """Estimate the density of a patient and score it."""
+    patient = without(synthetic.patient, "pet")
+    started = time.perf_counter()
+    row: dict[str, Any] = {"status": None, "physics": None}
+    if method == "static":
+        density = static(patient)
+    else:
+        config = FitConfig(device="cpu", loss="reference" if method == "reference" else "informed")
+        if method in ("exact", "soft"):
+            config = replace(config, physics=method)
+        found = fit(patient, config=config)
+        density = found.density
+        p, true = found.parameters, synthetic.parameters
+        d, rho = (p[k].value for k in ("diffusivity_wm_mm2_per_day", "proliferation_rate_per_day"))
+        d_true, rho_true = (
+            true["diffusivity_wm_mm2_per_day"],
+            true["proliferation_rate_per_day"],
+        )
+        origins = np.asarray(true["origins_mm"])
+        row |= {
+            "status": found.status,
+            "physics": found.physics,
+            "misfit_mm": found.label_misfit_mm,
+            "length_error": abs(math.sqrt(d / rho * rho_true / d_true) - 1),
+            "growth_error": abs(d * rho / (d_true * rho_true) - 1),
+            "origin_mm": float(np.linalg.norm(origins - p["origin_mm"].value, axis=1).min()),
+        }
+    row["seconds"] = time.perf_counter() - started
+    known = score(density, synthetic.truth, patient.tumour)
+    row |= {k: known[k] for k in ("relative_l2", "rmse_outside_visible")}
+    for percent in (1, 5, 10, 20):
+        row[f"dice_{percent}"] = dice(density.data, synthetic.truth.data, percent / 100)
+    coverage = plan(patient, density).coverage
+    if coverage is not None and coverage["any"] is not None:
+        row |= {"coverage": coverage["any"]["model"], "coverage_standard": coverage["any"]["standard"]}
+    return row
+
+
+def without(patient: Patient, name: str) -> Patient:
+    """Return the patient without one of its volumes."""
+    return replace(patient, volumes={k: v for k, v in patient.volumes.items() if k != name})
+
+
+def static(patient: Patient) -> Volume:
+    """Lay a front u = (1 + e^ψ)⁻² along the boundaries of core (u = 0.55) and tumour (u = 0.25)."""
+    spacing, slope = patient.segmentation.spacing, 1 / (math.sqrt(6) * 1.0)
+
+    def signed(mask: Any) -> Any:
+        inside, outside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (mask, ~mask))
+        return outside - inside
+
+    to_core, to_tumour = signed(patient.core), signed(patient.tumour)
+    psi_core, psi_edge = (math.log(t**-0.5 - 1) for t in (0.55, 0.25))
+    part = to_core / np.maximum(to_core - to_tumour, 1e-6)  # 0 at the core's boundary, 1 at the tumour's
+    psi = np.where(
+        to_tumour > 0,
+        psi_edge + slope * to_tumour,
+        np.where(to_core < 0, psi_core + slope * to_core, psi_core + part * (psi_edge - psi_core)),
+    )
+    passable = patient.volumes["wm"].data + patient.volumes["gm"].data >= 0.1
+    u = np.where(passable | patient.tumour, (1 + np.exp(np.minimum(psi, 50))) ** -2, 0)
+    return patient.segmentation.with_data(u.astype(np.float32), kind="scalar")
+
+
+def dice(a: Any, b: Any, threshold: float) -> float:
+    """Return the Dice coefficient of {a > θ} and {b > θ}."""
+    x, y = a > threshold, b > threshold
+    return float(2 * np.count_nonzero(x & y) / max(np.count_nonzero(x) + np.count_nonzero(y), 1))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of earlier runs."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def table(cohort: str, rows: list[dict[str, Any]], methods: list[str]) -> str:
+    """Return medians (worst) by method, and paired mean differences to the first with bootstrap intervals."""
+    lines = [f"\n{cohort}: {len({r['patient'] for r in rows})} patients; median (worst)"]
+    lines.append(f"{'':<22}" + "".join(f"{m:>24}" for m in methods))
+    by = {m: {r["patient"]: r for r in rows if r["method"] == m} for m in methods}
+    for name in SCORES:
+        cells = []
+        for m in methods:
+            values = [r[name] for r in by[m].values() if r.get(name) is not None]
+            worst = min if name in HIGHER_IS_BETTER else max
+            cells.append(f"{np.median(values):.3f} ({worst(values):.3f})" if values else "-")
+        lines.append(f"{name:<22}" + "".join(f"{c:>24}" for c in cells))
+    lines.append(
+        f"{'seconds, mean':<22}"
+        + "".join(f"{np.mean([r['seconds'] for r in by[m].values()]):>24.1f}" for m in methods)
+    )
+    exact = sum(r["physics"] == "exact" for r in by[methods[0]].values())
+    lines.append(f"{methods[0]} kept the equation exactly in {exact}")
+    lines.append(f"paired mean difference, {methods[0]} minus the other [95 % bootstrap interval]")
+    for name in ("dice_10", "dice_1", "relative_l2", "coverage"):
+        cells = [difference(by[methods[0]], by[m], name) for m in methods]
+        lines.append(f"{name:<22}" + "".join(f"{c:>24}" for c in cells))
+    return "\n".join(lines)
+
+
+def difference(a: dict[str, Any], b: dict[str, Any], name: str) -> str:
+    """Return the paired mean difference and its bootstrap interval as text."""
+    both = [k for k in a if k in b and a[k].get(name) is not None and b[k].get(name) is not None]
+    if a is b or len(both) < 2:
+        return "-"
+    d = np.array([a[k][name] - b[k][name] for k in both])
+    means = np.random.default_rng(0).choice(d, (10000, len(d))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return f"{d.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+if __name__ == "__main__":
+    main()
