@@ -38,13 +38,15 @@ class FitConfig:
         ``"informed"``: the reference loss with the necrotic rim as a third level and priors in place of the
         parameter hinges (default, see ``informed_loss``); ``"reference"``: the public loss.
     optimizer
-        ``"lbfgs"``: parameters first, then everything, in the variables of ``pde.odil.trajectory`` (default);
-        ``"gauss-newton"``: the same stages and variables, the last by Gauss-Newton;
+        ``"lbfgs"``: parameters first, then, with soft physics, everything, in the variables of
+        ``pde.odil.trajectory`` (default);
+        ``"gauss-newton"``: the same stages and variables, the full one by Gauss-Newton;
         ``"adam-multigrid"``: the public GliODIL path, Adam on a multigrid decomposition of u, float64.
     max_evaluations
-        Budget of gradients of the last stage (L-BFGS), or of epochs (Adam, public value 9000).
+        Budget of gradients of the full stage on each grid (Gauss-Newton: of pairs of a forward and an adjoint sweep),
+        or of epochs (Adam, public value 9000).
     tolerance
-        Relative decrease of the loss below which the last stage has converged.
+        Relative decrease of the loss below which the full stage has converged.
     device
         ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     """

@@ -106,7 +106,7 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 
 
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
-    """Parameters alone on the coarsest grid, then the full loss from grid to grid."""
+    """Fit the parameters alone, then, unless exact physics is enough, everything; both from grid to grid."""
     rungs = ladder(loss.config)
     losses = [*_coarser(patient, rungs[:-1]), loss]
     coordinates, parameters = fit_parameters(losses, record)

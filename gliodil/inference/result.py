@@ -32,9 +32,9 @@ class LossHistory:
     seconds
         Wall time since the fit began [s].
     total
-        Value of the stage's objective (the reference loss in every stage but the first).
+        Value of the stage's objective: the loss in the full stage, what the parameters alone are fitted to before it.
     stage
-        Name of the stage each entry belongs to, e.g. ``"parameters"`` or ``"full"``.
+        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"`` or ``"full 48³×192"``.
     """
 
     evaluations: tuple[int, ...]

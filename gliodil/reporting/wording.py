@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gliodil.inference.label_misfit import RESOLVED_CELLS
+
 ABSENT = "–"
 """Stands wherever a value is not known."""
 
@@ -28,7 +30,7 @@ PARAMETER_NAMES = {
     "pet_background": "PET background b",
 }
 TERM_NAMES = {
-    "parameters": "Parameter bounds",
+    "parameters": "Parameters",
     "pde": "Growth equation",
     "initial": "Initial condition",
     "seg_lower": "Segmentation, lower bounds",
@@ -108,9 +110,12 @@ def methods(metrics: Mapping[str, Any]) -> str:
         f"{data} in its loss",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
     if fit.get("physics") == "exact":
+        misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
+        seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
         approach = (
             f"by fitting its parameters to {data}, the equation holding exactly: the boundaries it predicts are "
-            f"{fit['label_misfit_mm']:.2g} mm from those of the segmentation on average, less than the grid resolves"
+            f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
+            "cells can tell"
         )
     return (
         f"Tumour-cell density was estimated with gliodil {metrics['gliodil_version']} from one time point. "

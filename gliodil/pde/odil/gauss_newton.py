@@ -66,7 +66,8 @@ class GaussNewtonOptions:
     Attributes
     ----------
     tolerance
-        Converged when a full step promises to lower the loss by less than this fraction.
+        Converged when three steps in a row lower the loss by less than this fraction, or an undamped one promises less
+        than a tenth of it.
     max_evaluations
         Budget, counted in pairs of a forward and an adjoint sweep.
     cg_iterations, cg_tolerance

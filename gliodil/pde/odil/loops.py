@@ -6,10 +6,10 @@ With P_n = I − ½Δt A′(uⁿ) and p_n the polynomial that stands for P_n⁻�
     tangent    δuⁿ = p_n (δbⁿ + eⁿ),   δbⁿ⁺¹ = 2δuⁿ − δbⁿ + Δt δvⁿ/σ,   eⁿ = ½Δt [∇·(δc ∇uⁿ) + δρ |uⁿ|(1 − uⁿ)]
     adjoint    zⁿ = p_n (2μⁿ⁺¹ + ∂L/∂uⁿ),   μⁿ = zⁿ − μⁿ⁺¹,   dL/dvⁿ⁻¹ = Δt μⁿ/σ,   ½Δt zⁿ sees ∂A/∂(c, ρ) at uⁿ
 
-μⁿ is the sensitivity of the loss to the right-hand side bⁿ; no term needs A twice. The nonlinear forward step is the
-same iteration, started where the last step leads, the model error apart. Every step is a
-fixed sequence of in-place operations on preallocated fields; on CUDA nothing in the loops waits for the host. On the
-CPU the same loops run compiled (``compiled``).
+μⁿ is the sensitivity of the loss to the right-hand side bⁿ; u⁰ is given, and z⁰ = μ¹. No term needs A twice. The
+nonlinear forward step is the same iteration, started where the last step leads, the model error apart. Every step is a
+fixed sequence of operations; on CUDA nothing in the loops waits for the host. On the CPU the same loops run compiled
+(``compiled``).
 """
 
 from __future__ import annotations
