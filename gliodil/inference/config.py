@@ -27,7 +27,8 @@ class FitConfig:
         Nominal time from the seed to the scan T [day]. One scan fixes time only up to scale.
     crop_factor, crop_margin_mm
         Size of the crop relative to the bounding box of all tumour labels, and how far it reaches beyond the core at
-        least [mm], so that it holds the standard margin. The reference loss has no such margin.
+        least [mm]: the model CTV, which goes around barriers, reaches further than the standard margin. The
+        reference loss has no such margin.
     physics
         ``"exact"``: the equation holds exactly, only its parameters are fitted; ``"soft"``: it may be violated at a
         price; ``"auto"``: exact where that explains the labels as well as their resolution lets one see, else soft
@@ -55,7 +56,7 @@ class FitConfig:
     steps: int = 192
     duration_days: float = 100.0
     crop_factor: float = 1.5
-    crop_margin_mm: float = 15.0
+    crop_margin_mm: float = 22.0
     physics: Physics = "auto"
     pde_weight: float = 1.0
     loss: Loss = "informed"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gliodil.inference.label_misfit import RESOLVED_CELLS
-
 ABSENT = "–"
 """Stands wherever a value is not known."""
 
@@ -110,6 +108,8 @@ def methods(metrics: Mapping[str, Any]) -> str:
         f"{data} in its loss",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
     if fit.get("physics") == "exact":
+        from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
+
         misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
         seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
         approach = (
