@@ -5,9 +5,9 @@
 The unknown x is a space-time field, the data d live on one level of it. Each iteration minimizes the quadratic model
 with the exact gradient g and this Hessian, damped by μ (Levenberg-Marquardt): with M' = M + μI
 
-    δ = −½ M'⁻¹ g + M'⁻¹ Jᵀ s,      (I + K) s = ½ J M'⁻¹ g,      K = J M'⁻¹ Jᵀ .
+    δ = a h + M'⁻¹ Jᵀ s,      h = ½ M'⁻¹ g,      (M' + JᵀJ) δ = −½ g .
 
-Conjugate gradients for δ started at −½ M'⁻¹ g stay in that form, so they run on s alone, in the inner product of K
+Conjugate gradients for δ started at 0 stay in that form, so they run on the number a and the vector s alone
 (restricted preconditioned conjugate gradients: Gratton & Tshimanga, Q. J. R. Meteorol. Soc. 135, 2009). One CG step
 costs one application of Jᵀ and one of J; its vectors have the length of the data. M is diagonal, one number for each
 tensor of x.
