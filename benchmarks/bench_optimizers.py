@@ -237,13 +237,13 @@ def _number(value: float | None) -> str:
 
 
 def ticker(name: str, total: int | None = None) -> Callable[[str, int, float], None]:
-    """Return a progress callback that writes to stderr at most twice a second."""
+    """Return a progress callback that writes to stderr at most twice a second, if that is a terminal."""
     last, began = 0.0, time.perf_counter()
 
     def tick(stage: str, done: int, value: float) -> None:
         nonlocal last
         now = time.perf_counter()
-        if now - last > 0.5:
+        if now - last > 0.5 and sys.stderr.isatty():
             last = now
             of = f"/{total}" if total is not None and stage == "adam" else ""
             say(f"\r{name}, {stage}: {done}{of}, {value:.4g}, {now - began:.0f} s".ljust(78), end="")

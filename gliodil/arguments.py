@@ -22,16 +22,20 @@ FILE_FLAGS = {
     "recurrence": "labels of the recurrence at follow-up, registered to the planning scan",
 }
 
-EXAMPLES = """\
-examples:
-  gliodil demo                                     a synthetic patient, start to finish
-  gliodil plan patient_001/                        a folder of NIfTI files, named as usual
+EXAMPLES = {
+    "demo": "gliodil demo --out result                        a synthetic patient, start to finish",
+    "plan": """gliodil plan patient_001/                        a folder of NIfTI files, named as usual
   gliodil plan --seg s.nii.gz --wm wm.nii.gz --gm gm.nii.gz --labels brats-2023 --out result
-  gliodil plan patient_001/ --dry-run              what was found, nothing computed
-  gliodil evaluate result --recurrence later.nii.gz
+  gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
+    "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
+    "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
+    "doctor": "gliodil doctor",
+}
 
-Research use only. Not a medical device.
-"""
+
+def _epilog(*commands: str) -> str:
+    shown = "\n  ".join(EXAMPLES[name] for name in commands)
+    return f"examples:\n  {shown}\n\nResearch use only. Not a medical device.\n"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="gliodil",
         description="Tumour-cell density and radiotherapy margin maps for glioblastoma, from one patient's "
         "images.",
-        epilog=EXAMPLES,
+        epilog=_epilog(*EXAMPLES),
         formatter_class=_formatter,
     )
     parser.add_argument("--version", action="version", version=f"gliodil {__version__}")
@@ -52,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=EXAMPLES,
+            epilog=_epilog(name),
             parents=[common, *parents],
             formatter_class=_formatter,
         )
