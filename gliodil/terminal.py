@@ -103,7 +103,8 @@ class Terminal:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            task = bars.add_task("starting; the first run compiles for half a minute", total=GRADIENTS_EXPECTED, state="")
+            starting = "starting; the first run compiles for half a minute"
+            task = bars.add_task(starting, total=GRADIENTS_EXPECTED, state="")
 
             def show(stage: str, done: int, value: float) -> None:
                 total = max(GRADIENTS_EXPECTED, math.ceil(done / 50) * 50)
