@@ -13,7 +13,7 @@
 Segmentation and tissue maps only, no PET. Every method sees the same. Rows are kept in a file as they come, and a
 second run goes on from there.
 
-At the rule's margin of 15 mm every plan covers nearly all of a simulated recurrence. Coverage is therefore also scored at
+At the margin of 15 mm every plan covers nearly all of a simulated recurrence. Coverage is therefore also scored at
 the smaller volumes that margins of 3, 5 and 8 mm have, against two plans of that volume: standard (by distance from the
 core, inside the brain) and trimmed (by the length of the path through brain tissue).
 
