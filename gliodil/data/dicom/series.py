@@ -1,0 +1,258 @@
+"""DICOM series: what a folder holds, what each series is, and its voxels on a grid in RAS millimetres.
+
+A series that is not a regular volume is listed all the same, with the reason; asking for its grid raises it. So a
+localizer or a broken scan that nobody needs does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliodil.data.dicom.frames import frames_of
+from gliodil.data.dicom.geometry import Stack, separate, stack
+from gliodil.data.dicom.headers import (
+    description,
+    is_dicom,
+    number,
+    quietly,
+    read_header,
+    require_pydicom,
+    text,
+    value,
+)
+from gliodil.data.dicom.modality import MODALITY_ROLES, role_of
+from gliodil.data.dicom.pet import uptake_factor
+from gliodil.data.dicom.pixels import read_voxels
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Series:
+    """One DICOM series, or one of several stacks in it.
+
+    Array convention: `array[i, j, k]` is the pixel in column i and row j of slice k, slices in the order of
+    `files` (of the frames, in an enhanced image), ascending along the normal.
+    """
+
+    uid: str
+    """SeriesInstanceUID."""
+    number: int | None
+    """SeriesNumber, as scanners show it."""
+    description: str
+    """What the series is called, without anything that identifies the patient."""
+    modality: str
+    """`"MR"`, `"PT"`, `"SEG"`, `"RTSTRUCT"`, ..."""
+    role: str | None
+    """What it was recognised as: `t1 t1c t2 flair pet seg rtstruct`, or None."""
+    files: tuple[Path, ...]
+    """Sorted along the slice normal, ascending; by name if the series is no volume."""
+    frame_of_reference: str = ""
+    """FrameOfReferenceUID, "" if there is none."""
+    stack: Stack | None = None
+    problem: GeometryError | None = None
+    """Why the series is no volume."""
+    factor: float = 1.0
+    """What stored values are multiplied with after rescaling: to SUV for PET."""
+    unit: str = ""
+    """Unit of the voxels, where the header states it (PET)."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What messages call it: `series 4 "t1 mprage"`."""
+        return _name(self.number, self.description)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4x4, array index to world mm (RAS+); raises GeometryError if the series is no volume."""
+        return self._placed.affine
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices; raises GeometryError if the series is no volume."""
+        return self._placed.shape
+
+    @property
+    def _placed(self) -> Stack:
+        if self.problem is not None:
+            raise self.problem
+        if self.stack is None:
+            raise GeometryError(
+                f"There are no images in {self.name}.",
+                file=self.files[0],
+                expected="a series of images",
+                found=f"modality {self.modality or 'not stated'}",
+                remedy="give a series of images",
+            )
+        return self.stack
+
+    @cached_property
+    def headers(self) -> tuple[Any, ...]:
+        """Complete headers (pydicom data sets without pixels), one per file; they hold the patient's identity."""
+        require_pydicom()
+        from pydicom import dcmread
+
+        with quietly():
+            return tuple(dcmread(path, stop_before_pixels=True) for path in self.files)
+
+    def volume(self) -> Volume:
+        """Return the images as a scalar volume; voxels are read on first access.
+
+        Raises
+        ------
+        GeometryError
+            If the series is no regular volume.
+        ImageFileError
+            If pixels are missing, damaged or compressed in a way that cannot be read (on first access).
+        """
+        placed = self._placed
+        return Volume.lazy(
+            lambda: read_voxels(placed.frames, self.factor, self.name),
+            shape=placed.shape,
+            affine=placed.affine,
+            kind="scalar",
+            path=self.files[0],
+            notes=self.notes,
+        )
+
+    def __repr__(self) -> str:
+        what = self.role or "no role"
+        if self.stack is None:
+            return f"Series({self.name}, {self.modality}, {what}, {len(self.files)} files, no volume)"
+        return f"Series({self.name}, {self.modality}, {what}, {len(self.files)} files, {self.volume()!r})"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds."""
+
+    series: tuple[Series, ...]
+    skipped: int
+    """Number of files that are not DICOM."""
+    other: int
+    """Number of DICOM files that are neither images, segmentations nor structure sets."""
+
+
+def find_series(folder: Path | str) -> tuple[Series, ...]:
+    """Return the DICOM series in a folder and its subfolders, ordered by series number; see `scan_folder`."""
+    return scan_folder(folder).series
+
+
+def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
+    """Look through a folder for DICOM files, whatever their names; only headers are read.
+
+    Parameters
+    ----------
+    folder
+        Folder to search.
+    deep
+        Whether to search subfolders too.
+
+    Raises
+    ------
+    ImageFileError
+        If a DICOM file is damaged (it may be a slice of a series that would then look complete).
+    MissingExtraError
+        If there are DICOM files and pydicom is not installed.
+    """
+    groups: dict[str, list[tuple[Path, Any]]] = {}
+    skipped = other = 0
+    for path in sorted(_files(Path(folder), deep=deep)):
+        if not is_dicom(path):
+            skipped += 1
+            continue
+        header = read_header(path)
+        if header is None:
+            other += 1
+        else:
+            groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
+    found: list[Series] = []
+    for uid, members in groups.items():
+        if _of_interest([header for _, header in members]):
+            with quietly():
+                found += _series(uid, members)
+        else:
+            other += len(members)
+    order = sorted(found, key=lambda s: (s.number is None, s.number or 0, s.files[0]))
+    return Scan(tuple(order), skipped, other)
+
+
+def has_dicom(folder: Path | str) -> bool:
+    """Whether there is a DICOM file in a folder or its subfolders."""
+    return any(is_dicom(path) for path in _files(Path(folder), deep=True))
+
+
+def _files(folder: Path, *, deep: bool) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        yield from (Path(root, name) for name in names)
+        if not deep:
+            folders.clear()
+
+
+def _of_interest(headers: Sequence[Any]) -> bool:
+    """Whether a series holds images, segmentations or structure sets, rather than reports or presentations."""
+    return any(
+        text(header, "Modality").upper() in MODALITY_ROLES
+        or (value(header, "Rows") is not None and text(header, "Modality").upper() != "RTDOSE")
+        for header in headers
+    )
+
+
+def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
+    """Yield the stacks of one series; if it is no volume, the series with its problem."""
+    header = members[0][1]
+    series_number, called = number(header, "SeriesNumber"), description(header)
+    shown = None if series_number is None else int(series_number)
+    role = role_of(header)
+    files = tuple(path for path, _ in members)
+
+    def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
+        return Series(uid, shown, called, text(header, "Modality").upper(), role, files, **more)
+
+    if role in MODALITY_ROLES.values():
+        # Each file is a segmentation or structure set of its own.
+        yield from (make(called, (path,)) for path in files)
+        return
+    name = _name(shown, called)
+    try:
+        frames = [frame for path, header in members for frame in frames_of(header, path, name)]
+        parts = separate(frames)
+    except GeometryError as problem:
+        yield make(called, files, problem=problem)
+        return
+    factor, unit, note = uptake_factor([h for _, h in members]) if role == "pet" else (1.0, "", "")
+    for label, part in parts:
+        title = f"{called} ({label})" if label else called
+        try:
+            placed = stack(part, _name(shown, title))
+        except GeometryError as problem:
+            yield make(title, _unique(f.path for f in part), problem=problem)
+            continue
+        yield make(
+            title,
+            _unique(frame.path for frame in placed.frames),
+            frame_of_reference=placed.frames[0].reference,
+            stack=placed,
+            factor=factor,
+            unit=unit,
+            notes=(f"{_name(shown, title)}: {note}",) if note else (),
+        )
+
+
+def _unique(paths: Iterator[Path]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(paths))
+
+
+def _name(series_number: int | None, called: str) -> str:
+    shown = "" if series_number is None else f" {series_number}"
+    quoted = f' "{called}"' if called else " without description" if series_number is None else ""
+    return f"series{shown}{quoted}"
