@@ -162,7 +162,7 @@ def write_series(
 
 def _uid(*sources: str) -> str:
     """A UID that depends on nothing else and leaves room for a slice number."""
-    return generate_uid(prefix="1.2.826.0.1.", entropy_srcs=list(sources))
+    return generate_uid(prefix="1.2.826.0.1.", entropy_srcs=list(sources))[:56].rstrip(".")
 
 
 def _plane(affine: np.ndarray, k: float) -> tuple[list[float], list[float], list[float]]:

@@ -52,7 +52,7 @@ _FIELDS = (
     *("FrameReferenceTime", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Units", "PatientWeight", "DecayCorrection", "CorrectedImage", "SeriesDate", "SeriesTime"),
     *("AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
-    *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence"),
+    *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "StructureSetROISequence"),
 )
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
@@ -166,7 +166,7 @@ def numbers(header: Any, keyword: str, count: int) -> tuple[float, ...] | None:
     found = value(header, keyword)
     if found is None or isinstance(found, bytes):
         return None
-    parts = str(found).split("\\") if isinstance(found, str) else found
+    parts: Any = str(found).split("\\") if isinstance(found, str) else found
     try:
         converted = tuple(float(part) for part in parts) if hasattr(parts, "__iter__") else (float(parts),)
     except (TypeError, ValueError, OverflowError):

@@ -209,16 +209,16 @@ def _of_interest(headers: Sequence[Any]) -> bool:
 
 def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     """Yield the stacks of one series; if it is no volume, the series with its problem."""
-    header = members[0][1]
-    series_number, called = number(header, "SeriesNumber"), description(header)
-    shown = None if series_number is None else int(series_number)
-    role = role_of(header)
-    files = tuple(path for path, _ in members)
+    by_path = dict(members)
+    header, files = members[0][1], tuple(by_path)
+    stated, called = number(header, "SeriesNumber"), description(header)
+    shown = None if stated is None else int(stated)
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
-        return Series(uid, shown, called, text(header, "Modality").upper(), role, files, **more)
+        header = by_path[files[0]]
+        return Series(uid, shown, called, text(header, "Modality").upper(), role_of(header), files, **more)
 
-    if role in MODALITY_ROLES.values():
+    if role_of(header) in MODALITY_ROLES.values():
         # Each file is a segmentation or structure set of its own.
         yield from (make(called, (path,)) for path in files)
         return
@@ -229,22 +229,25 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     except GeometryError as problem:
         yield make(called, files, problem=problem)
         return
-    factor, unit, note = uptake_factor([h for _, h in members]) if role == "pet" else (1.0, "", "")
     for label, part in parts:
-        title = f"{called} ({label})" if label else called
+        title = f"{called} ({label})".strip() if label else called
+        name = _name(shown, title)
         try:
-            placed = stack(part, _name(shown, title))
+            placed = stack(part, name)
         except GeometryError as problem:
-            yield make(title, _unique(f.path for f in part), problem=problem)
+            yield make(title, _unique(frame.path for frame in part), problem=problem)
             continue
+        paths = _unique(frame.path for frame in placed.frames)
+        pet = text(header, "Modality").upper() == "PT"
+        factor, unit, note = uptake_factor([by_path[path] for path in paths]) if pet else (1.0, "", "")
         yield make(
             title,
-            _unique(frame.path for frame in placed.frames),
+            paths,
             frame_of_reference=placed.frames[0].reference,
             stack=placed,
             factor=factor,
             unit=unit,
-            notes=(f"{_name(shown, title)}: {note}",) if note else (),
+            notes=(f"{name}: {note}",) if note else (),
         )
 
 
