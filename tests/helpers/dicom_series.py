@@ -72,6 +72,34 @@ GEOMETRIES = {
 SHAPE = (14, 11, 6)
 """Columns, rows, slices: different, so that no axis can be taken for another."""
 
+SUV_FIELDS = {
+    "Units": "BQML",
+    "PatientWeight": 70,
+    "DecayCorrection": "START",
+    "SeriesDate": "20200102",
+    "SeriesTime": "102000",
+    "AcquisitionDate": "20200102",
+    "AcquisitionTime": "102000.50",
+    "description": "FET 20-40 min",
+    "RescaleSlope": 2,
+}
+HALF_LIFE_S = 6586.2
+
+
+def suv_edit(dataset: Dataset, _: int, **fields: Any) -> None:
+    """200 MBq of fluorine-18 injected 20 minutes before."""
+    administered = Dataset()
+    values = {
+        "RadionuclideTotalDose": 2e8,
+        "RadionuclideHalfLife": HALF_LIFE_S,
+        "RadiopharmaceuticalStartTime": "100000",
+    }
+    for keyword, value in (values | fields).items():
+        if value is not None:
+            setattr(administered, keyword, value)
+    dataset.RadiopharmaceuticalInformationSequence = Sequence([administered])
+
+
 Edit = Callable[[Dataset, int], None]
 
 
@@ -114,9 +142,7 @@ def write_series(
     array = ramp() if array is None else np.asarray(array, np.int16)
     affine = GEOMETRIES["axial"] if affine is None else affine
     folder.mkdir(parents=True, exist_ok=True)
-    series = fields.pop("SeriesInstanceUID", None) or generate_uid(
-        entropy_srcs=[str(folder), description, names]
-    )
+    series = fields.pop("SeriesInstanceUID", None) or _uid(str(folder), description, names)
     count = array.shape[2]
     common = {
         **IDENTIFIERS,
@@ -127,6 +153,7 @@ def write_series(
         "SeriesNumber": number,
         "SeriesDescription": description,
         "StudyDate": "20200102",
+        "SliceThickness": round(float(np.linalg.norm(affine[:3, 2])), 6),
         "Columns": array.shape[0],
         "Rows": array.shape[1],
         "SamplesPerPixel": 1,

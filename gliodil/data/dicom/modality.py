@@ -28,7 +28,7 @@ _NOT_ANATOMY_KINDS = {"ADC", "DIFFUSION", "SUBTRACTION", "LOCALIZER", "P", "PHAS
                       "MIP", "PROJECTION", "PERFUSION", "T1_MAP", "T2_MAP", "MIN_IP", "MAX_IP"}  # fmt: skip
 _STAGE = re.compile(r"\b(pre|post) ?(op\w*|rt|rx|surg\w*|treat\w*|chemo\w*|therap\w*)\b")
 _WITHOUT = re.compile(
-    r"\b(no|non|without|w o|ohne|sans|sin) ?(contrast|gd|gad\w*|km|ce|iv)\b|"
+    r"\b(no|non|pre|without|w o|ohne|sans|sin) ?(contrast|gd|gad\w*|km|ce|iv)\b|"
     r"\b(noncontrast|nativ\w*|precontrast|pre|unenhanced|minus c)\b"
 )
 _WITH = re.compile(
