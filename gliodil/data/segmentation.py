@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gliodil.data.dicom.compartments import compartment_of, label_map, states_a_core
+from gliodil.data.dicom.headers import is_dicom, item, items, quietly, read_header, require_pydicom, text
 from gliodil.data.labels import CONVENTIONS, LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
 from gliodil.data.volume import Volume
@@ -57,11 +59,17 @@ def read_segmentation(
     LabelError
         If no structure or segment is a part of the tumour.
     """
-    from gliodil.data.dicom.headers import is_dicom, quietly, read_header, text
-
     if not is_dicom(path):
         volume = read_nifti(path, kind="label")
         return ReadSegmentation(volume, notes=volume.notes)
+    require_pydicom()
+    with quietly():
+        return _from_dicom(path, labels, series, image)
+
+
+def _from_dicom(
+    path: Path, labels: str | None, series: Sequence[Series], image: Path | None
+) -> ReadSegmentation:
     header = read_header(path)
     modality = "" if header is None else text(header, "Modality").upper()
     if modality not in ("SEG", "RTSTRUCT"):
@@ -73,27 +81,24 @@ def read_segmentation(
             remedy="name the segmentation with --seg FILE",
         )
     grid, notes = _grid(path, header, modality, series, image)
-    with quietly():
-        if modality == "SEG":
-            return _from_seg(path, labels, grid, notes)
-        return _from_structures(path, header, labels, grid, notes)
+    if modality == "SEG":
+        return _from_seg(path, labels, grid, notes)
+    return _from_structures(path, header, labels, grid, notes)
 
 
 def read_mask(path: Path) -> Volume:
     """Return a label volume from NIfTI, or the union of all segments of a DICOM SEG as one mask."""
-    from gliodil.data.dicom.headers import is_dicom, quietly
-
     if not is_dicom(path):
         return read_nifti(path, kind="label")
     from gliodil.data.dicom.seg_reader import read_segments
 
+    require_pydicom()
     with quietly():
         masks = list(read_segments(path).masks.values())
     return masks[0].with_data(sum(mask.data.astype(int) for mask in masks) > 0)
 
 
 def _from_seg(path: Path, labels: str | None, grid: Volume | None, notes: list[str]) -> ReadSegmentation:
-    from gliodil.data.dicom.compartments import compartment_of, label_map, states_a_core
     from gliodil.data.dicom.seg_reader import read_segments
 
     segments = read_segments(path)
@@ -112,8 +117,6 @@ def _from_seg(path: Path, labels: str | None, grid: Volume | None, notes: list[s
 def _from_structures(
     path: Path, header: Any, labels: str | None, grid: Volume | None, notes: list[str]
 ) -> ReadSegmentation:
-    from gliodil.data.dicom.compartments import compartment_of, label_map, states_a_core
-    from gliodil.data.dicom.headers import items, text
     from gliodil.data.dicom.rtstruct_reader import read_rtstruct
 
     if grid is None:
@@ -151,8 +154,6 @@ def _grid(
     path: Path, header: Any, modality: str, series: Sequence[Series], image: Path | None
 ) -> tuple[Volume | None, list[str]]:
     """Return the grid a DICOM segmentation was drawn on: of the series it names, or in its frame of reference."""
-    from gliodil.data.dicom.headers import item, items, text
-
     if not series:
         return (None if image is None else read_nifti(image, kind="scalar")), []
     frame = text(header, "FrameOfReferenceUID")

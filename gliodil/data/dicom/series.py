@@ -164,24 +164,14 @@ def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
     MissingExtraError
         If there are DICOM files and pydicom is not installed.
     """
-    groups: dict[str, list[tuple[Path, Any]]] = {}
-    skipped = other = 0
-    for path in sorted(_files(Path(folder), deep=deep)):
-        if not is_dicom(path):
-            skipped += 1
-            continue
-        header = read_header(path)
-        if header is None:
-            other += 1
-        else:
-            groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
-    found: list[Series] = []
-    for uid, members in groups.items():
-        if _of_interest([header for _, header in members]):
-            with quietly():
-                found += _series(uid, members)
-        else:
-            other += len(members)
+    paths = sorted(_files(Path(folder), deep=deep))
+    marked = [path for path in paths if is_dicom(path)]
+    skipped = len(paths) - len(marked)
+    if not marked:
+        return Scan((), skipped, 0)
+    require_pydicom()
+    with quietly():
+        found, other = _read(marked)
     order = sorted(found, key=lambda s: (s.number is None, s.number or 0, s.files[0]))
     return Scan(tuple(order), skipped, other)
 
@@ -189,6 +179,17 @@ def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
 def has_dicom(folder: Path | str) -> bool:
     """Whether there is a DICOM file in a folder or its subfolders."""
     return any(is_dicom(path) for path in _files(Path(folder), deep=True))
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Series], int]:
+    """Return the series of DICOM files, and how many files are in none."""
+    groups: dict[str, list[tuple[Path, Any]]] = {}
+    for path in paths:
+        if (header := read_header(path)) is not None:
+            groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
+    members = {uid: group for uid, group in groups.items() if _of_interest([header for _, header in group])}
+    found = [series for uid, group in members.items() for series in _series(uid, group)]
+    return found, len(paths) - sum(map(len, members.values()))
 
 
 def _files(folder: Path, *, deep: bool) -> Iterator[Path]:
