@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from dicom_fuzz import field_damage, mutate, outcome, read_everything, write_small
 
+from gliodil.data.dicom.series import find_series
+
 KINDS = ("files", "enhanced", "pet")
 
 
@@ -50,3 +52,19 @@ def test_truncated(tmp_path: Path, cut: int) -> None:
     target = write_small(tmp_path, "files")[1]
     target.write_bytes(target.read_bytes()[:cut])
     assert outcome(lambda: read_everything(tmp_path), target) in ("ImageFileError", "GeometryError")
+
+
+@pytest.mark.parametrize("kind", ["files", "enhanced"])
+def test_a_field_that_swallows_the_next_ones_is_not_quoted(tmp_path: Path, kind: str) -> None:
+    for target in write_small(tmp_path, kind):
+        damaged = bytearray(target.read_bytes())
+        described = damaged.find(b"\x08\x00\x3e\x10LO")
+        following = damaged.find(b"\x08\x00\x50\x10PN")
+        assert 0 < described < following
+        whole = following + 8 + int.from_bytes(damaged[following + 6 : following + 8], "little")
+        damaged[described + 6 : described + 8] = (whole - described - 8).to_bytes(2, "little")
+        target.write_bytes(damaged)
+    assert b"Plantedperformer" in damaged[described:whole]
+    assert outcome(lambda: read_everything(tmp_path), target) == "read"
+    (series,) = find_series(tmp_path)
+    assert series.description == ""

@@ -12,7 +12,8 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,7 +57,7 @@ _FIELDS = (
 )
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
-_PRINTABLE = 64  # characters a description may have, as in the standard
+_LONGEST = 64  # characters a description may have by the standard; longer ones come from damage
 
 
 def require_pydicom() -> None:
@@ -181,7 +182,11 @@ def number(header: Any, keyword: str) -> float | None:
 
 
 def text(header: Any, keyword: str) -> str:
-    """Return a field as one line of printable text, "" if there is none; several values joined by spaces."""
+    """Return a field as one line of text, "" if there is none; several values joined by spaces.
+
+    A value with control characters is no text: where a length is damaged, a field swallows the next ones, whatever
+    they hold.
+    """
     found = value(header, keyword)
     if found is None or isinstance(found, bytes):
         return ""
@@ -190,18 +195,28 @@ def text(header: Any, keyword: str) -> str:
         joined = " ".join(str(part) for part in parts)
     except Exception:  # names in a character set that is not what it claims
         return ""
-    return " ".join("".join(c if c.isprintable() else " " for c in joined).split())
+    line = " ".join(joined.rstrip("\0").split())
+    return line if line.isprintable() else ""
 
 
-def description(header: Any) -> str:
-    """Return what the series is called, with everything that identifies the patient taken out.
+def description(headers: Sequence[Any]) -> str:
+    """Return what a series is called, with everything that identifies the patient taken out.
 
-    Operators sometimes type names or numbers into free text, so any word of an identifying field that occurs in
-    the description is replaced by an ellipsis.
+    What most of its files say counts, in case one is damaged. Operators sometimes type names or numbers into free
+    text, so any word of an identifying field that occurs in the description is replaced by an ellipsis.
+
+    Parameters
+    ----------
+    headers
+        One per file.
     """
-    words = text(header, "SeriesDescription") or text(header, "ProtocolName")
+    called = Counter(text(header, "SeriesDescription") or text(header, "ProtocolName") for header in headers)
+    words = called.most_common(1)[0][0]
+    if len(words) > _LONGEST:
+        return ""
     secrets = {
         part
+        for header in headers
         for keyword in IDENTIFIERS
         for part in re.split(r"[\s^=,;]+", text(header, keyword))
         if len(part) > 2
@@ -209,4 +224,4 @@ def description(header: Any) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         alone = rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])"
         words = re.sub(alone, "…", words, flags=re.IGNORECASE)
-    return words[:_PRINTABLE].strip()
+    return words.strip()

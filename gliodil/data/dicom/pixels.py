@@ -61,7 +61,9 @@ def _pixels(frame: Frame, name: str) -> NDArray[Any]:
     try:
         with quietly():
             data = dcmread(path)
-            syntax = str(data.file_meta.TransferSyntaxUID.name)
+            encoding = data.file_meta.TransferSyntaxUID
+            if encoding.is_transfer_syntax:  # anything else is damage, not to be quoted
+                syntax = str(encoding.name)
             pixels = np.asarray(data.pixel_array)
     except OSError as error:
         raise damaged(path, error) from None

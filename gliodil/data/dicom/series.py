@@ -212,7 +212,7 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     """Yield the stacks of one series; if it is no volume, the series with its problem."""
     by_path = dict(members)
     header, files = members[0][1], tuple(by_path)
-    stated, called = number(header, "SeriesNumber"), description(header)
+    stated, called = number(header, "SeriesNumber"), description([h for _, h in members])
     shown = None if stated is None else int(stated)
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
