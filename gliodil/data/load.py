@@ -81,6 +81,8 @@ def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> Chose
     found = FoundFiles({}, (), ()) if folder is None else find_files(folder)
     series = {r: series_at(p, r) for r, p in named.items() if r in IMAGE_ROLES and is_series(p)}
     named |= {role: one.files[0] for role, one in series.items()}
+    if "seg" in named and named["seg"].is_dir():
+        named["seg"] = series_at(named["seg"], "seg").files[0]
     taken = {path.resolve() for path in named.values()}
     chosen = dict(named)
     for role, paths in found.roles.items():
@@ -214,6 +216,8 @@ def _load(
         # Read the voxels once, so that a damaged file is reported now and not after the fit; then let
         # them go, because anatomical images are only needed for pictures.
         read().data  # noqa: B018
+    if series is not None:  # the file of one slice says little
+        notes = tuple(note.replace(f"{path.name}:", f"{series.name}:", 1) for note in notes)
     return volume, _source(role, path, original, series, resampled=resampled), notes
 
 

@@ -67,6 +67,15 @@ def test_a_role_can_be_given_another_series(clinic: Path, given: str) -> None:
     assert 'series 3 "t2_tse_tra" (looks like t2)' in "\n".join(patient.warnings)
 
 
+def test_a_folder_without_images_is_no_series(clinic: Path) -> None:
+    empty = clinic.parent / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no series of images for t2"):
+        load_patient(clinic, files={"t2": empty})
+    with pytest.raises(InputError, match="Several series could be the t2 image"):
+        load_patient(clinic, files={"t2": clinic / "DICOM"})
+
+
 def test_two_candidates_are_listed_with_how_to_choose(clinic: Path, head: Mapping[str, Volume]) -> None:
     again = clinic / "DICOM" / "S9"
     write_series(again, head["t1c"].data, head["t1c"].affine, number=9, description="MPRAGE post Gd")

@@ -96,6 +96,15 @@ def test_drawn_on_another_series_than_the_reference(
     np.testing.assert_array_equal(patient.segmentation.data, expected(head["seg"].data[:, :, ::2]))
 
 
+def test_a_segmentation_in_a_folder_of_its_own(scanned: Path, head: Mapping[str, Volume]) -> None:
+    folder = scanned.parent / "contours"
+    folder.mkdir()
+    with pytest.raises(InputError, match="no segmentation"):
+        load_patient(scanned, files={"seg": folder})
+    draw("rtstruct", folder / "RS0001", masks(head), scanned / "t1c")
+    assert load_patient(scanned, files={"seg": folder}).files["seg"].name == "RS0001"
+
+
 def test_a_convention_turns_segment_numbers_into_labels(scanned: Path, head: Mapping[str, Volume]) -> None:
     labels = head["seg"].data
     parts = {f"Segment {n}": head["seg"].with_data(labels == value) for n, value in ((1, 1), (2, 2), (3, 4))}

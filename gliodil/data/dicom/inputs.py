@@ -88,21 +88,24 @@ def is_series(path: Path) -> bool:
 def series_at(path: Path, role: str) -> Series:
     """Return the series that a folder holds, or that a file belongs to (looked for in the file's folder).
 
+    For the role `"seg"` that is a segmentation or structure set, otherwise a series of images.
+
     Raises
     ------
     InputError
-        If there is no series of images, or more than one.
+        If there is none, or more than one.
     """
     folder = path if path.is_dir() else path.parent
-    found = [s for s in scan_folder(folder, deep=path.is_dir()).series if _input_of(s) != "seg"]
+    scan = scan_folder(folder, deep=path.is_dir())
+    found = [series for series in scan.series if (_input_of(series) == "seg") == (role == "seg")]
     if not path.is_dir():
         found = [series for series in found if path.resolve() in {file.resolve() for file in series.files}]
     if not found:
         raise InputError(
-            f"There is no series of images for {role}.",
+            f"There is no {'segmentation' if role == 'seg' else 'series of images for ' + role}.",
             file=path,
-            expected="a folder with one DICOM series, any file of a series, or a NIfTI file",
-            found="no DICOM images",
+            expected="a folder with one DICOM series of that kind, a file of one, or a NIfTI file",
+            found=f"{len(scan.series)} other DICOM series, {scan.skipped + scan.other} other files",
             remedy="check the path",
         )
     if len(found) > 1:
