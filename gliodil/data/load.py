@@ -130,6 +130,7 @@ def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> Chose
         warnings.append("files with unknown role are not used: " + _listing(left, folder))
     if left := [path for path in found.outputs if path.resolve() not in by_file]:
         warnings.append("plans and predictions in the folder are not used: " + _listing(left, folder))
+    warnings += _other_frames({role: series[role] for role in IMAGE_ROLES if role in series})
     return ChosenInputs(
         {role: chosen[role] for role in FILE_ROLES if role in chosen},
         {role: series[role] for role in IMAGE_ROLES if role in series},
@@ -227,6 +228,19 @@ def _source(
     name = path.name if series is None else f"{series.name}, {len(series.files)} files"
     unit = "" if series is None else series.unit
     return Source(role, path, name, volume.shape, volume.spacing, volume.orientation, resampled, unit)
+
+
+def _other_frames(series: Mapping[str, Series]) -> list[str]:
+    """Note series whose coordinates the scanner does not relate to those of the first."""
+    if not series:
+        return []
+    first, *others = series.values()
+    return [
+        f"{one.name} is in another frame of reference than {first.name}: the scanner does not say how they lie to "
+        "each other"
+        for one in others
+        if one.frame_of_reference != first.frame_of_reference
+    ]
 
 
 def _resampling_note(volume: Volume, segmentation: Volume) -> str:

@@ -12,7 +12,7 @@ import pytest
 from dicom_series import IDENTIFIERS, SUV_FIELDS, suv_edit, write_series
 
 from gliodil.data import Volume, load_patient, write_nifti
-from gliodil.errors import GeometryError, GliodilError, ImageFileError, InputError
+from gliodil.errors import GeometryError, GliodilError, ImageFileError, InputError, MissingExtraError
 from gliodil.pipeline import fingerprint
 from gliodil.reporting.provenance import series_record
 
@@ -106,6 +106,26 @@ def test_a_broken_series_matters_only_if_it_is_wanted(clinic: Path) -> None:
     with pytest.raises(GeometryError, match='Series 2 "t1_mpr_tra_iso \\+KM" has gaps') as raised:
         load_patient(clinic)
     assert raised.value.patient == "patient_007"
+
+
+def test_another_frame_of_reference_is_noted(clinic: Path, head: Mapping[str, Volume]) -> None:
+    assert not any("frame of reference" in warning for warning in load_patient(clinic).warnings)
+    later = clinic.parent / "later"
+    write_series(
+        later, head["t1c"].data, head["t1c"].affine, number=8, description="t2", frame_of_reference="1.2.9"
+    )
+    patient = load_patient(clinic, files={"t2": later})
+    assert any('series 8 "t2" is in another frame of reference than series 2' in w for w in patient.warnings)
+
+
+def test_without_pydicom(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gliodil.data.dicom.headers.find_spec", lambda _: None)
+    patient = load_patient(clinic)
+    assert not patient.series
+    assert any("pip install 'gliodil[dicom]'" in warning for warning in patient.warnings)
+    (clinic / "seg.nii.gz").unlink()
+    with pytest.raises(MissingExtraError, match=r"gliodil\[dicom\]"):
+        load_patient(clinic)
 
 
 def test_missing_segmentation_says_what_was_seen(clinic: Path) -> None:
