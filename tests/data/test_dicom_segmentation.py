@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_series import write_series
 
@@ -69,7 +70,10 @@ def expected(labels: np.ndarray) -> np.ndarray:
 def draw(kind: str, path: Path, structures: Mapping[str, Volume], series: Path) -> Path:
     write = rtstruct.write_rtstruct if kind == "rtstruct" else seg.write_seg
     (one,) = find_series(series)
-    return write(path, structures, one.files)
+    data = pydicom.dcmread(write(path, structures, one.files))
+    data.Manufacturer = "another"  # results of our own are not read again
+    data.save_as(path)
+    return path
 
 
 @pytest.mark.parametrize("kind", ["rtstruct", "seg"])
@@ -94,6 +98,18 @@ def test_drawn_on_another_series_than_the_reference(
     patient = load_patient(scanned)
     assert patient.shape == (40, 44, 18)
     np.testing.assert_array_equal(patient.segmentation.data, expected(head["seg"].data[:, :, ::2]))
+
+
+@pytest.mark.parametrize("kind", ["rtstruct", "seg"])
+def test_exported_plans_are_no_input(scanned: Path, head: Mapping[str, Volume], kind: str) -> None:
+    path = draw(kind, scanned / "own.dcm", masks(head), scanned / "t1c")
+    data = pydicom.dcmread(path)
+    data.Manufacturer = "gliodil"
+    data.save_as(path)
+    with pytest.raises(InputError, match="segmentation is missing"):
+        load_patient(scanned)
+    write_nifti(head["seg"], scanned / "seg.nii.gz")
+    assert any("made by gliodil" in warning for warning in load_patient(scanned).warnings)
 
 
 def test_a_segmentation_in_a_folder_of_its_own(scanned: Path, head: Mapping[str, Volume]) -> None:

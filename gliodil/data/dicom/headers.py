@@ -44,7 +44,15 @@ IDENTIFIERS = (
 _FIELDS = (
     *IDENTIFIERS,
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "SequenceName", "ImageType"),
+    *(
+        "Modality",
+        "Manufacturer",
+        "SeriesNumber",
+        "SeriesDescription",
+        "ProtocolName",
+        "SequenceName",
+        "ImageType",
+    ),
     *("ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "ContrastBolusAgent"),
     *("PulseSequenceName", "ContrastBolusAgentSequence"),
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient"),

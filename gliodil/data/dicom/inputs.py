@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.dicom.headers import is_dicom, require_pydicom
+from gliodil.data.dicom.modality import MODALITY_ROLES
 from gliodil.data.dicom.series import Series, has_dicom, scan_folder
 from gliodil.errors import InputError, MissingExtraError
 
@@ -124,6 +125,8 @@ def _key(series: Series) -> tuple[str, Path]:
 def _standing(series: Series) -> str:
     if series.problem is not None:
         return "no regular volume"
+    if series.modality in MODALITY_ROLES and series.role is None:
+        return "made by gliodil"
     return f"looks like {series.role}" if series.role else "no known role"
 
 

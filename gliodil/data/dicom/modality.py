@@ -45,7 +45,8 @@ def role_of(header: Any) -> str | None:
     """Return the role a series plays, or None; `header` is one of its files' (see `headers.read_header`)."""
     modality = text(header, "Modality").upper()
     if modality in MODALITY_ROLES:
-        return MODALITY_ROLES[modality]
+        # Plans exported into the patient's folder are results, not what to plan from.
+        return None if text(header, "Manufacturer") == "gliodil" else MODALITY_ROLES[modality]
     if modality == "PT":
         uncorrected = re.search(r"\b(nac|uncorrected|no ac)\b", _words(text(header, "SeriesDescription")))
         return None if uncorrected else "pet"

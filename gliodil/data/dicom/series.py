@@ -219,7 +219,7 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         header = by_path[files[0]]
         return Series(uid, shown, called, text(header, "Modality").upper(), role_of(header), files, **more)
 
-    if role_of(header) in MODALITY_ROLES.values():
+    if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
         yield from (make(called, (path,)) for path in files)
         return
