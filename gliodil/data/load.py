@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data import checks
-from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at
+from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.label_check import check_labels, detect_convention
@@ -108,7 +108,7 @@ def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> Chose
     if "seg" not in chosen:
         seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
         seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
-        seen += [f"not used: {one.name}" for one in others]
+        seen += [f"not used: {one.name} ({standing(one)})" for one in others]
         raise InputError(
             "The tumour segmentation is missing.",
             file=folder,

@@ -75,7 +75,7 @@ def find_inputs(folder: Path, *, given: Collection[str], taken: Iterable[Series]
     unused += [series for series in free if _input_of(series) is None]
     notes: tuple[str, ...] = ()
     if unused:
-        shown = "; ".join(f"{series.name} ({_standing(series)})" for series in unused[:10])
+        shown = "; ".join(f"{series.name} ({standing(series)})" for series in unused[:10])
         more = f"; and {len(unused) - 10} more" if len(unused) > 10 else ""
         notes = (f"DICOM series that are not used: {shown}{more}",)
     return FoundSeries(roles, tuple(unused), notes)
@@ -122,7 +122,8 @@ def _key(series: Series) -> tuple[str, Path]:
     return series.uid, series.files[0].resolve()
 
 
-def _standing(series: Series) -> str:
+def standing(series: Series) -> str:
+    """Return why a series is not used, in a few words."""
     if series.problem is not None:
         return "no regular volume"
     if series.modality in MODALITY_ROLES and series.role is None:
