@@ -21,7 +21,7 @@ from pydicom.tag import Tag
 from gliodil.data.dicom.series import find_series
 from gliodil.errors import GliodilError
 
-LIMIT_S = 5.0
+LIMIT_S = 20.0
 SMALL = (6, 5, 4)
 SECRETS = [part.lower() for v in IDENTIFIERS.values() for part in v.split("^") if len(part) > 4]
 
