@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from gliodil.data.dicom.geometry import POSITION_TOLERANCE_MM
 from gliodil.data.dicom.series import Series, find_series, scan_folder
-from gliodil.errors import GeometryError, ImageFileError
+from gliodil.errors import GeometryError, ImageFileError, InputError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -239,6 +240,18 @@ def test_a_folder_of_many_things(tmp_path: Path) -> None:
     assert [(s.number, s.role, len(s.files)) for s in scan.series] == [(3, "flair", 6), (7, "t2", 6)]
     assert (scan.skipped, scan.other) == (2, 2)
     assert scan_folder(tmp_path, deep=False).series == ()
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        find_series(tmp_path / "none")
+
+
+def test_series_and_volumes_go_to_other_processes(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    series, volume = pickle.loads(pickle.dumps((only(tmp_path), only(tmp_path).volume())))
+    np.testing.assert_array_equal(series.volume().data, ramp())
+    np.testing.assert_array_equal(volume.data, ramp())
 
 
 def test_missing_pixels(tmp_path: Path) -> None:

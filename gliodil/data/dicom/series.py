@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from gliodil.data.dicom.modality import MODALITY_ROLES, role_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError
+from gliodil.errors import GeometryError, InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +116,7 @@ class Series:
         """
         placed = self._placed
         return Volume.lazy(
-            lambda: read_voxels(placed.frames, self.factor, self.name),
+            partial(read_voxels, placed.frames, self.factor, self.name),
             shape=placed.shape,
             affine=placed.affine,
             kind="scalar",
@@ -159,12 +159,17 @@ def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
 
     Raises
     ------
+    InputError
+        If there is no such folder.
     ImageFileError
         If a DICOM file is damaged (it may be a slice of a series that would then look complete).
     MissingExtraError
         If there are DICOM files and pydicom is not installed.
     """
-    paths = sorted(_files(Path(folder), deep=deep))
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("There is no such folder.", file=folder, expected="a folder of DICOM files")
+    paths = sorted(_files(folder, deep=deep))
     marked = [path for path in paths if is_dicom(path)]
     skipped = len(paths) - len(marked)
     if not marked:
