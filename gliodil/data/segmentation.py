@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gliodil.data.dicom.compartments import compartment_of, label_map, states_a_core
+from gliodil.data.dicom.compartments import compartment_of, label_map, states_a_tumour
 from gliodil.data.dicom.headers import is_dicom, item, items, quietly, read_header, require_pydicom, text
 from gliodil.data.labels import CONVENTIONS, LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
@@ -107,7 +107,7 @@ def _from_seg(path: Path, labels: str | None, grid: Volume | None, notes: list[s
         notes.append(
             f"{path.name}: no image shows how far the head reaches; plans end with the slices of the file"
         )
-    if labels is not None or not states_a_core(segments.names.values()):
+    if labels is not None or not states_a_tumour(segments.names.values()):
         return ReadSegmentation(segments.labels().resample_to(grid), None, tuple(notes))
     masks = {segments.names[number]: mask.resample_to(grid) for number, mask in segments.masks.items()}
     notes.append(_reading(path, {name: compartment_of(name) for name in masks}))
@@ -129,9 +129,9 @@ def _from_structures(
         )
     names = [text(roi, "ROIName") for roi in items(header, "StructureSetROISequence")]
     reading = {name: compartment_of(name) for name in names}
-    if not states_a_core(names):
+    if not states_a_tumour(names):
         raise LabelError(
-            "No structure is named like the tumour core.",
+            "No structure is named like the tumour core or a cavity.",
             file=path,
             expected="structures named like GTV, enhancing, necrosis, oedema, cavity",
             found=", ".join(names) or "no structures",

@@ -44,9 +44,9 @@ def compartment_of(name: str) -> str | None:
     return next((c for c in _ORDER if re.search(rf"\b({patterns[c]})\b", words)), None)
 
 
-def states_a_core(names: Iterable[str]) -> bool:
-    """Whether the names include a part of the tumour core, so that they can be read as compartments."""
-    return any(compartment_of(name) in ("core", "enhancing", "necrotic") for name in names)
+def states_a_tumour(names: Iterable[str]) -> bool:
+    """Whether names include a part of the core or a cavity, so that they can be read as compartments."""
+    return any(compartment_of(name) in ("core", "enhancing", "necrotic", "cavity") for name in names)
 
 
 def label_map(masks: Mapping[str, Volume], convention: LabelConvention) -> Volume:
