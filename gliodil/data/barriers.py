@@ -18,6 +18,7 @@ to on coarse grids.
 from __future__ import annotations
 
 import itertools
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,22 @@ def falx_and_tentorium(anatomy: Anatomy) -> Volume:
     MissingExtraError
         If the anatomy is coarse and nilearn, whose wheel holds the fine one, is not installed.
     """
-    fine = anatomy if max(anatomy.brain.spacing) <= 1.0 else load_anatomy()
-    basins = _basins(fine)
-    sheets = np.where(_tentorium(basins, fine), TENTORIUM, 0)
-    sheets[_falx(basins, fine)] = FALX
-    return carry_sheets(fine.brain.with_data(sheets.astype(np.uint8)), anatomy.brain)
+    fine = max(anatomy.brain.spacing) <= 1.0
+    return carry_sheets(_sheets(anatomy) if fine else _template_sheets(), anatomy.brain)
+
+
+# A few seconds each time, and patients are often simulated in a row.
+@cache
+def _template_sheets() -> Volume:
+    return _sheets(load_anatomy())
+
+
+@lru_cache(maxsize=1)
+def _sheets(anatomy: Anatomy) -> Volume:
+    basins = _basins(anatomy)
+    sheets = np.where(_tentorium(basins, anatomy), TENTORIUM, 0)
+    sheets[_falx(basins, anatomy)] = FALX
+    return anatomy.brain.with_data(sheets.astype(np.uint8))
 
 
 def carry_sheets(sheets: Volume, reference: Volume) -> Volume:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data import checks
+from gliodil.data.barriers import carry_sheets
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
@@ -21,7 +22,7 @@ from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
 
-_LABEL_ROLES = ("seg", "brain", "recurrence")
+_LABEL_ROLES = ("seg", "brain", "recurrence", "barriers")
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,12 @@ def _load(
         checks.check_brain(original)
     elif role == "recurrence":
         notes += checks.check_recurrence(original)
+    elif role == "barriers":
+        checks.check_barriers(original)
     if resampled:
         notes += (_resampling_note(original, segmentation),)
-        volume = volume.resample_to(segmentation)
+        # Nearest voxels would leave holes in a thin sheet.
+        volume = (carry_sheets if role == "barriers" else Volume.resample_to)(volume, segmentation)
     if role == "pet":
         volume, more = checks.check_pet(volume, tumour)
         notes += more

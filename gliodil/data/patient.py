@@ -39,7 +39,8 @@ class Patient:
     segmentation: Volume
     convention: LabelConvention
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`, and `truth`: the density, if simulated."""
+    """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`; `barriers`: falx (1) and tentorium (2); and
+    `truth`: the density, if simulated."""
     warnings: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     """File of each input, `seg` included."""
@@ -193,7 +194,7 @@ def load_patient(
     folder
         Patient folder; files are recognised by name (`gliodil.data.discover`).
     files
-        Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence truth`) to file; overrides the folder.
+        Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence barriers truth`) to file; overrides the folder.
     labels
         Name of the label convention; by default it is told from labels and geometry, or refused.
     identity
