@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ RESULT_FILES = (
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
 """What a finished plan folder holds, next to its figures."""
+BEYOND_CTV_MM = 7.0
+"""How far the density is computed beyond the standard CTV at least: a model CTV reaches out where it does not stay back."""
 Progress = Callable[[str, int, float], None]
 
 
@@ -110,6 +112,7 @@ def plan_patient(
     with naming(patient), _log_text() as log:
         check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
         rule, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
+        config = replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
         # A rule of one's own has no other record than this.
         written = name if name == rule.name else asdict(rule)
         record = {"fit": config.to_dict(), "rule": written, "exclude": sorted(exclude), **(settings or {})}
