@@ -36,7 +36,7 @@ RESULT_FILES = (
 )
 """What a finished plan folder holds, next to its figures."""
 BEYOND_CTV_MM = 7.0
-"""How far the density is computed beyond the standard CTV at least: a model CTV reaches out where it does not stay back."""
+"""How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 Progress = Callable[[str, int, float], None]
 
 
@@ -103,6 +103,7 @@ def plan_patient(
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.plan import plan
+    from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import write_plan_folder
 
@@ -121,8 +122,10 @@ def plan_patient(
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
         logger.info("patient %s: %r", patient.identity, patient)
+        seen = as_before_surgery(patient, rule)
+        patient = replace(patient, warnings=seen.warnings)
         with memory_errors(config):
-            fitted = run_fit(patient, config=config, progress=progress)
+            fitted = run_fit(seen, config=config, progress=progress)
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
         plans = plan(patient, fitted, rule=rule, organs=organs, exclude=exclude)

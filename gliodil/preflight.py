@@ -31,10 +31,13 @@ def check(
 ) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
     from gliodil.inference.case import set_up
+    from gliodil.planning.resected import as_before_surgery
+    from gliodil.planning.rules import get_rule
 
     with naming(patient):
         check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
-        return set_up(patient, config).warnings
+        rule = get_rule(rule) if isinstance(rule, str) else rule
+        return set_up(as_before_surgery(patient, rule), config).warnings
 
 
 def check_request(

@@ -115,6 +115,8 @@ def load_volumes(files: Mapping[str, Path], *, labels: str | None) -> LoadedVolu
         notes = check_labels(segmentation, convention)
     warnings += [*notes, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
+    if not tumour.any():  # all that could be seen was resected
+        tumour = segmentation.mask(convention.cavity)
     volumes: dict[str, Volume] = {}
     sources = [_source("seg", segmentation, resampled=False)]
     for role, path in files.items():

@@ -96,7 +96,7 @@ def report_html(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figur
 
 def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: Path) -> dict[str, Any]:
     """Everything the template prints, in its order."""
-    volumes, organs = metrics["volumes_ml"], metrics["organs_ml"]
+    volumes, organs = metrics["volumes_ml"], metrics.get("organs_ml", {})
     return {
         "metrics": metrics,
         "provenance": provenance,
@@ -106,7 +106,9 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "caution": wording.CAUTION,
         "volumes": _volumes(volumes),
         "rule_rows": wording.rule_rows(metrics),
-        "organs": [(name, parts, name in metrics["organs_excluded"]) for name, parts in organs.items()],
+        "organs": [
+            (name, parts, name in metrics.get("organs_excluded", ())) for name, parts in organs.items()
+        ],
         "plan_names": PLAN_NAMES,
         "coverage": _coverage(metrics["coverage"]),
         "directions": [(name.capitalize(), metrics["margin_mm"].get(name)) for name in DIRECTIONS],

@@ -105,9 +105,21 @@ BARRIER_NAMES = {
 SCAN_NAMES = {"pre-operative": "before surgery", "post-operative": "after surgery"}
 
 
+_OLDER_RULE: Mapping[str, Any] = {
+    "scan": "pre-operative",
+    "gtv_ml": {},
+    "reach_mm": {},
+    "ptv_mm": 0,
+    "initial": None,
+    "dose": "",
+    "verify": (),
+}
+"""What plan folders of version 0.1 do not say of their rule."""
+
+
 def rule_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """Return the rule's definition as rows: what, its value, and whether the value is still to be verified."""
-    rule = metrics["rule"]
+    rule = {**_OLDER_RULE, **metrics["rule"]}
     parts = [f"{name} {fixed(rule['gtv_ml'].get(name))} mL" for name in rule["gtv"]]
     rows = [("scan", "Meant for", f"the scan {SCAN_NAMES[rule['scan']]}")]
     rows += [
@@ -116,7 +128,7 @@ def rule_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     ]
     barriers = [BARRIER_NAMES[name] + _reach(rule["reach_mm"].get(name)) for name in rule["barriers"]]
     rows.append(("barriers reach_mm", "Trimmed CTV stops at", ", ".join(barriers) or "nothing"))
-    if excluded := metrics["organs_excluded"]:
+    if excluded := metrics.get("organs_excluded"):
         rows.append(("exclude_organs", "No CTV enters", ", ".join(excluded)))
     if rule["ptv_mm"]:
         rows.append(("ptv_mm", "PTV", f"CTV + {rule['ptv_mm']:g} mm, not cut to the brain"))
@@ -164,5 +176,5 @@ def methods(metrics: Mapping[str, Any]) -> str:
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
         f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
         "brain, as many as the standard one has."
-        + (f" PTVs add {rule['ptv_mm']:g} mm." if rule["ptv_mm"] else "")
+        + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
     )
