@@ -57,8 +57,8 @@ def at(volume: Volume, place: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def connected(domain: np.ndarray, volume: Volume, *places: tuple[float, ...]) -> bool:
-    """Whether steps across faces lead from one place to the other."""
-    pieces, _ = ndimage.label(domain)
+    """Whether steps across faces, edges and corners lead from one place to the other."""
+    pieces, _ = ndimage.label(domain, np.ones((3, 3, 3)))
     first, second = (pieces[at(volume, place)] for place in places)
     assert first > 0
     assert second > 0
