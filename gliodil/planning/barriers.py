@@ -108,7 +108,10 @@ def ventricles(csf: Mask, brain: Mask, spacing: Sequence[float]) -> Mask:
     spacing
         Voxel spacing [mm] per array axis.
     """
+    found = np.zeros_like(csf)
     box = bounding_box(brain)
+    if min(side.stop - side.start for side in box) < 2:  # a single slice has no depth
+        return found
     inner, h = csf[box] & brain[box], np.asarray(spacing)
     core = ndimage.distance_transform_edt(inner, sampling=spacing) >= WIDE_MM
     places = np.argwhere(core) * h
@@ -119,7 +122,6 @@ def ventricles(csf: Mask, brain: Mask, spacing: Sequence[float]) -> Mask:
     pieces, _ = ndimage.label(core)
     large = np.bincount(pieces.ravel()) * h.prod() / 1000 >= SMALLEST_ML
     large[0] = False
-    found = np.zeros_like(csf)
     if large.any():
         found[box] = inner & (distance_from(large[pieces], spacing) <= AROUND_MM)
     return found

@@ -108,7 +108,7 @@ def _plan(
         gtv1 = compartments_mask(patient, rule.initial.gtv)
         initial = _targets(grid, gtv1, brain, where, ranking, distance, margin_mm, rule.ptv_mm, within=full)
     for targets in (full, initial):
-        if targets is not None and rule.ptv_mm > 0:
+        if targets is not None:
             _warn_cut(targets, rule.ptv_mm, warnings)
 
     standard, trimmed, model = (full.ctv[name] for name in ("standard", "trimmed", "model"))
@@ -219,9 +219,9 @@ def _warn_outside(gtv: Mask, allowed: Mask, place: str, grid: Volume, warnings: 
 
 def _warn_cut(targets: Targets, margin_mm: float, warnings: list[str]) -> None:
     """Say so if the image ends before a PTV does."""
-    for name, volume in targets.ctv.items():
-        box = bounding_box(volume.data > 0)
-        ends = zip(box, volume.shape, volume.spacing, strict=True)
+    for name in targets.ptv:
+        volume = targets.ctv[name]
+        ends = zip(bounding_box(volume.data > 0), volume.shape, volume.spacing, strict=True)
         if any(min(side.start, n - side.stop) * h < margin_mm - TOLERANCE_MM for side, n, h in ends):
             warnings.append(
                 f"the image ends within {margin_mm:g} mm of the {name} CTV: its PTV is cut off there"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from gliodil.data.barriers import FALX, TENTORIUM, carry_sheets, falx_and_tentorium
+from gliodil.data.discover import role_of_name
+from gliodil.data.nifti import write_nifti
+from gliodil.data.patient import load_patient
 from gliodil.data.template import Anatomy, load_anatomy
 from gliodil.data.volume import Volume
+from gliodil.errors import LabelError
 
 OPEN_MM = {
     "corpus callosum, genu": (0, 29, 8),
@@ -48,8 +54,9 @@ def sheets(anatomy: Anatomy) -> Volume:
 
 
 def positions(grid: Volume) -> tuple[np.ndarray, ...]:
-    x, y, z = np.moveaxis(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)), -1, 0)
-    return x, y, z
+    """World coordinates of the template's voxels, to be broadcast; its axes are those of the world."""
+    x, y, z = (grid.origin[i] + grid.affine[i, i] * np.arange(n) for i, n in enumerate(grid.shape))
+    return x[:, None, None], y[:, None], z
 
 
 def at(volume: Volume, place: tuple[float, ...]) -> tuple[int, ...]:
@@ -159,7 +166,7 @@ def test_a_sheet_carried_to_any_grid_has_no_holes(angles, spacing) -> None:
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     grid = Volume(np.zeros(shape, np.uint8), affine, kind="label")
     carried = carry_sheets(Volume(data, origin, kind="label"), grid)
-    x = positions(grid)[0]
+    x = grid.to_world(np.moveaxis(np.indices(shape), 0, -1))[..., 0]
     pieces, _ = ndimage.label(carried.data == 0)
     assert not set(np.unique(pieces[x < -4])) & set(np.unique(pieces[x > 4])) - {0}
     # No thicker than the sheet and a voxel's reach on either side.
@@ -171,3 +178,24 @@ def test_on_its_own_grid_a_sheet_stays_as_it_is() -> None:
     data[2], data[:, 2] = FALX, TENTORIUM
     volume = Volume(data, np.diag([1.0, -1.0, 2.0, 1.0]), kind="label")
     assert np.array_equal(carry_sheets(volume, volume).data, data)
+
+
+def test_a_file_of_sheets_is_recognised_carried_and_checked(tmp_path: Path) -> None:
+    assert role_of_name("barriers.nii.gz") == "barriers"
+    labels, sheet = np.zeros((24, 24, 10), np.uint8), np.zeros((48, 24, 30), np.uint8)
+    labels[4:8, 8:14, 3:7] = 3
+    sheet[24] = FALX
+    coarse, fine = np.diag([1.0, 1.0, 3.0, 1.0]), np.diag([0.5, 1.0, 1.0, 1.0])
+    write_nifti(Volume(labels, coarse, kind="label"), tmp_path / "seg.nii.gz")
+    for name in ("wm", "gm"):
+        half = np.full(labels.shape, 0.5, np.float32)
+        write_nifti(Volume(half, coarse, kind="scalar"), tmp_path / f"{name}.nii.gz")
+    write_nifti(Volume(sheet, fine, kind="label"), tmp_path / "barriers.nii.gz")
+    carried = load_patient(tmp_path, labels="brats-2023").volumes["barriers"].data
+    assert carried[12].all()
+    assert not carried[:11].any()
+    assert not carried[14:].any()
+    for content in (sheet * 3, sheet * 0):
+        write_nifti(Volume(content, fine, kind="label"), tmp_path / "barriers.nii.gz")
+        with pytest.raises(LabelError, match="falx and tentorium"):
+            load_patient(tmp_path, labels="brats-2023")

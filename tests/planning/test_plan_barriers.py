@@ -12,9 +12,12 @@ from scipy.spatial.distance import cdist
 
 from gliodil.data.barriers import FALX, TENTORIUM
 from gliodil.data.labels import CONVENTIONS
-from gliodil.data.patient import Patient
+from gliodil.data.nifti import write_nifti
+from gliodil.data.patient import Patient, load_patient
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, InputError
+from gliodil.errors import GeometryError, InputError, LabelError
+from gliodil.inference.case import set_up
+from gliodil.inference.config import FitConfig
 from gliodil.planning import PlanRule, get_rule, plan
 from gliodil.planning.barriers import Domain, ventricles
 from gliodil.planning.ctv import ptv, standard_ctv
@@ -232,6 +235,11 @@ def test_ventricles_are_the_wide_and_deep_csf(spacing):
     assert not ventricles(slit | shell, brain, spacing).any()
 
 
+def test_a_single_slice_has_no_ventricles():
+    brain = radius((20, 18, 0), (1, 1, 1), (40, 36, 1)) < 15
+    assert not ventricles(brain, brain, (3.0, 3.0, 3.0)).any()
+
+
 def test_ventricles_have_a_reach_of_their_own():
     shape = (80, 80, 80)
     away = radius((40, 40, 40), (1.5, 1.5, 1.5), shape)
@@ -278,6 +286,20 @@ def test_a_fit_sees_the_cavity_as_core_under_rules_that_count_it():
     assert "PET is not used" in seen.warnings[-1]
     whole, _, _ = make(arrays(1, cavity=False))
     assert as_before_surgery(whole, get_rule("rtog")) is whole
+
+
+def test_a_complete_resection_can_be_read_and_is_no_case_for_a_fit_by_itself(tmp_path):
+    labels = np.where(radius((14, 17, 14)) < 5, 4, 0)
+    content = arrays(0) | {"segmentation": labels}
+    for name in ("segmentation", "wm", "gm", "csf", "brain"):
+        kind = "label" if name in LABELS else "scalar"
+        write_nifti(Volume(content[name], AFFINE, kind=kind), tmp_path / f"{name}.nii.gz")
+    patient = load_patient(tmp_path, labels="brats-2024-post")
+    assert not patient.tumour.any()
+    with pytest.raises(LabelError, match="no tumour core"):
+        set_up(patient, FitConfig(cells=12, device="cpu"))
+    seen = as_before_surgery(patient, get_rule("estro-eano-2023"))
+    assert bool(set_up(seen, FitConfig(cells=12, device="cpu")).core.any())
 
 
 def test_what_a_rule_wants_and_the_patient_lacks_is_said():
