@@ -20,6 +20,7 @@ FILE_FLAGS = {
     "flair": "FLAIR image",
     "pet": "FET-PET image",
     "recurrence": "labels of the recurrence at follow-up, registered to the planning scan",
+    "barriers": "falx (1) and tentorium (2), where a rule stops at them",
 }
 
 EXAMPLES = {
@@ -27,6 +28,7 @@ EXAMPLES = {
     "plan": """gliodil plan patient_001/                        a folder of NIfTI files, named as usual
   gliodil plan --seg s.nii.gz --wm wm.nii.gz --gm gm.nii.gz --labels brats-2023 --out result
   gliodil plan DICOM/ --seg s.dcm                  DICOM series, told apart by their headers
+  gliodil plan patient_001/ --rule estro-eano-2023 --oar brainstem=bs.nii.gz --exclude-oar brainstem
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
     "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
@@ -79,7 +81,29 @@ def build_parser() -> argparse.ArgumentParser:
         help="label convention: brats-2017, brats-2023, brats-2024-post, gliodil or decathlon (default: told "
         "from the labels, or refused)",
     )
-    plan.add_argument("--rule", default=DEFAULT_RULE, metavar="NAME", help="plan rule (default: %(default)s)")
+    plan.add_argument(
+        "--rule",
+        default=DEFAULT_RULE,
+        metavar="NAME",
+        help="plan rule: benchmark-15mm, estro-eano-2023, eortc-2016, rtog, or a file ending in .toml (default: "
+        "%(default)s)",
+    )
+    plan.add_argument(
+        "--oar",
+        type=_organ,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="mask of an organ at risk, such as brainstem or chiasm; its volume in each plan is reported; may be "
+        "repeated",
+    )
+    plan.add_argument(
+        "--exclude-oar",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep this organ out of every CTV; may be repeated",
+    )
     plan.add_argument("--method", choices=["odil"], default="odil", help="inference method (default: odil)")
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
@@ -97,6 +121,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     command("doctor", "show versions, devices, extras and threads")
     return parser
+
+
+def _organ(text: str) -> tuple[str, Path]:
+    name, sign, file = text.partition("=")
+    if not (name.strip() and sign and file):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in brainstem=bs.nii.gz")
+    return name.strip(), Path(file)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

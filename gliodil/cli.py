@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gliodil import __version__
 from gliodil.arguments import FILE_FLAGS, build_parser
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.data.organs import load_organs
     from gliodil.data.patient import load_patient
 
     config = _config(arguments)
@@ -58,14 +59,16 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             remedy="see gliodil plan --help",
         )
     patient = load_patient(arguments.patient, files=files, labels=arguments.labels)
+    organs = load_organs(arguments.oar, patient)
     out = arguments.out or Path("gliodil-out") / patient.identity
+    asked: dict[str, Any] = {"rule": arguments.rule, "organs": organs, "exclude": arguments.exclude_oar}
     terminal.inputs(patient, out, config)
     if arguments.dry_run:
-        terminal.warnings(check(patient, out, config=config, rule=arguments.rule))
+        terminal.warnings(check(patient, out, config=config, **asked))
         return
     with terminal.progress() as progress:
         planned = plan_patient(
-            patient, out, config=config, rule=arguments.rule, resume=arguments.resume, progress=progress
+            patient, out, config=config, resume=arguments.resume, progress=progress, **asked
         )
     _finish(planned, terminal)
 

@@ -7,9 +7,9 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from gliodil.preflight import check_request, memory_errors, naming
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
     from gliodil.inference.result import Fit
+    from gliodil.planning.organs import Organs
     from gliodil.planning.plans import Plans
+    from gliodil.planning.rules import PlanRule
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ RESULT_FILES = (
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
 """What a finished plan folder holds, next to its figures."""
+BEYOND_CTV_MM = 7.0
+"""How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 Progress = Callable[[str, int, float], None]
 
 
@@ -60,7 +64,9 @@ def plan_patient(
     out: Path | str,
     *,
     config: FitConfig | None = None,
-    rule: str = DEFAULT_RULE,
+    rule: str | PlanRule = DEFAULT_RULE,
+    organs: Organs | None = None,
+    exclude: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -74,7 +80,10 @@ def plan_patient(
     out
         Folder to write; nothing is left in it if anything fails.
     config, rule
-        Fit settings and plan rule.
+        Fit settings, and plan rule (or its name, or its file).
+    organs, exclude
+        Masks of organs at risk by name, on the grid of the segmentation (``gliodil.data.organs``), and the names
+        of those that no CTV may enter.
     settings
         Further settings to keep in ``provenance.json`` (for instance the seed of a synthetic patient).
     resume
@@ -94,24 +103,32 @@ def plan_patient(
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.plan import plan
+    from gliodil.planning.resected import as_before_surgery
+    from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import write_plan_folder
 
     config, out = config or FitConfig(), Path(out)
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
-        check_request(patient, out, config=config, rule=rule)
-        record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
-        record["fingerprint"] = fingerprint(patient, record)
+        check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
+        rule, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
+        config = replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
+        # A rule of one's own has no other record than this.
+        written = name if name == rule.name else asdict(rule)
+        record = {"fit": config.to_dict(), "rule": written, "exclude": sorted(exclude), **(settings or {})}
+        record["fingerprint"] = fingerprint(patient, record, organs)
         if resume and (kept := _finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
         logger.info("patient %s: %r", patient.identity, patient)
+        seen = as_before_surgery(patient, rule)
+        patient = replace(patient, warnings=seen.warnings)
         with memory_errors(config):
-            fitted = run_fit(patient, config=config, progress=progress)
+            fitted = run_fit(seen, config=config, progress=progress)
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
-        plans = plan(patient, fitted, rule=rule)
+        plans = plan(patient, fitted, rule=rule, organs=organs, exclude=exclude)
         logger.info("%r", plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)
@@ -126,6 +143,7 @@ def plan_patient(
             truth=truth,
             truth_density=known,
             log_text=log,
+            organs=organs,
         )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return Planned(report, metrics, fitted, plans)
@@ -160,12 +178,13 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     return Evaluated(report, dict(coverage), tuple(warnings))
 
 
-def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
-    """Return a hash of the inputs, the label convention, the identity, the settings and the version."""
+def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
+    """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
     digest = hashlib.sha256()
     words = [__version__, patient.identity, patient.convention.name]
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
-    for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
+    masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
+    for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):
         digest.update(role.encode())
         if role in patient.series:
             for path in patient.series[role].files:

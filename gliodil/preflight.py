@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,26 +16,49 @@ if TYPE_CHECKING:
 
     from gliodil.data.patient import Patient
     from gliodil.inference.config import FitConfig
+    from gliodil.planning.organs import Organs
+    from gliodil.planning.rules import PlanRule
 
 
-def check(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> tuple[str, ...]:
+def check(
+    patient: Patient,
+    out: Path | str,
+    *,
+    config: FitConfig,
+    rule: str | PlanRule,
+    organs: Organs | None = None,
+    exclude: Collection[str] = (),
+) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
     from gliodil.inference.case import set_up
+    from gliodil.planning.resected import as_before_surgery
+    from gliodil.planning.rules import get_rule
 
     with naming(patient):
-        check_request(patient, out, config=config, rule=rule)
-        return set_up(patient, config).warnings
+        check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
+        rule = get_rule(rule) if isinstance(rule, str) else rule
+        return set_up(as_before_surgery(patient, rule), config).warnings
 
 
-def check_request(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> None:
+def check_request(
+    patient: Patient,
+    out: Path | str,
+    *,
+    config: FitConfig,
+    rule: str | PlanRule,
+    organs: Organs | None = None,
+    exclude: Collection[str] = (),
+) -> None:
     """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
     from gliodil.planning.ctv import gtv_mask, standard_ctv
     from gliodil.planning.distance import orthogonal_spacing
+    from gliodil.planning.organs import check_organs
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import ensure_writable
 
     ensure_writable(out)
-    known = get_rule(rule)
+    known = get_rule(rule) if isinstance(rule, str) else rule
+    check_organs(organs or {}, exclude, patient.segmentation)
     for library in ("matplotlib", "jinja2"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "report")

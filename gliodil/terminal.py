@@ -81,6 +81,17 @@ class Terminal:
         self.note(f"Fit {metrics['status']}: loss {loss}; {seconds:.0f} s in all")
         gtv, model, trimmed = (ml[name] for name in ("gtv", "ctv_model", "ctv_trimmed"))
         self.note(f"CTV {model:.1f} mL (GTV {gtv:.1f} mL), trimmed {trimmed:.1f} mL")
+        if "ptv_model" in ml:
+            self.note(f"PTV {ml['ptv_model']:.1f} mL (rule {metrics['rule']['name']})")
+        if "ctv_initial_standard" in ml:
+            self.note(f"First phase: standard CTV {ml['ctv_initial_standard']:.1f} mL")
+        for name, parts in metrics["organs_ml"].items():
+            said = (
+                "excluded"
+                if name in metrics["organs_excluded"]
+                else f"{parts['ctv_model']:.1f} mL in the CTV"
+            )
+            self.note(f"{name}: {parts['organ']:.1f} mL, {said}")
         self.coverage(metrics["coverage"] or {})
         if truth := metrics["truth"]:
             dice = [_number(truth[f"dice_at_{level}"], ".3f") for level in ("0.1", "0.01")]

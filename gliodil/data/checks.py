@@ -68,6 +68,19 @@ def check_brain(volume: Volume) -> None:
         )
 
 
+def check_barriers(volume: Volume) -> None:
+    """Refuse sheets that are empty or have labels other than 1 (falx) and 2 (tentorium)."""
+    found = [int(value) for value in np.unique(volume.data) if value != 0]
+    if not found or not set(found) <= {1, 2}:
+        raise LabelError(
+            "This is not a map of falx and tentorium.",
+            file=volume.path,
+            expected="label 1 on the falx, 2 on the tentorium, 0 elsewhere",
+            found="labels " + ", ".join(map(str, found[:10])) if found else "only zeros",
+            remedy="give such a map with --barriers, or leave it out",
+        )
+
+
 def check_recurrence(volume: Volume) -> tuple[str, ...]:
     """Refuse negative labels; warn of an empty recurrence."""
     if volume.data.min() < 0:

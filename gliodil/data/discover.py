@@ -18,7 +18,21 @@ from gliodil.data.dicom.headers import is_dicom
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
-FILE_ROLES = ("seg", "wm", "gm", "csf", "brain", "t1", "t1c", "t2", "flair", "pet", "recurrence", "truth")
+FILE_ROLES = (
+    "seg",
+    "wm",
+    "gm",
+    "csf",
+    "brain",
+    "t1",
+    "t1c",
+    "t2",
+    "flair",
+    "pet",
+    "recurrence",
+    "truth",
+    "barriers",
+)
 """What a file can be; also the keys of `load_patient(files=...)` and the names of the command-line flags."""
 
 _OUTPUT = "output"  # results of a planner, ours or published: never an input
@@ -27,7 +41,8 @@ _OUTPUT = "output"  # results of a planner, ours or published: never an input
 _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("truth", ("truth density",)),  # of a simulated patient
     (_OUTPUT, ("standard plan", "standardplan", "recurrence prediction", "plan difference", "plan", "ctv",
-               "gtv", "density", "margin", "truth")),
+               "ptv", "gtv", "density", "margin", "truth")),
+    ("barriers", ("barriers", "barrier")),
     ("recurrence", ("rec", "recurrence", "segrec", "segmrec", "recseg")),
     ("brain", ("brain mask", "brainmask", "bet mask", "label brain", "skullstrip mask")),
     ("wm", ("wm", "whitematter", "white matter")),

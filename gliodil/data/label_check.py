@@ -50,7 +50,7 @@ def check_labels(segmentation: Volume, convention: LabelConvention) -> tuple[str
         )
     common = _common(counts)
     given = read_as(convention, common, contacts(segmentation.data, common))
-    if not given.has_core:
+    if not (given.has_core or "cavity" in given.roles.values()):
         alternatives = [r for r in others if r.has_core]
         raise LabelError(
             f"The segmentation has no tumour core under the label convention {convention.name}.",

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data import checks
+from gliodil.data.barriers import carry_sheets
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
@@ -24,7 +25,7 @@ from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
 
-_LABEL_ROLES = ("seg", "brain", "recurrence")
+_LABEL_ROLES = ("seg", "brain", "recurrence", "barriers")
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         notes = check_labels(segmentation, convention)
     warnings += [*notes, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
+    if not tumour.any():  # all that could be seen was resected
+        tumour = segmentation.mask(convention.cavity)
     volumes: dict[str, Volume] = {}
     sources = [_source("seg", files["seg"], segmentation, resampled=False)]
     for role, path in files.items():
@@ -207,9 +210,12 @@ def _load(
         checks.check_brain(original)
     elif role == "recurrence":
         notes += checks.check_recurrence(original)
+    elif role == "barriers":
+        checks.check_barriers(original)
     if resampled:
         notes += (_resampling_note(original, segmentation),)
-        volume = volume.resample_to(segmentation)
+        # Nearest voxels would leave holes in a thin sheet.
+        volume = (carry_sheets if role == "barriers" else Volume.resample_to)(volume, segmentation)
     if role == "pet":
         volume, more = checks.check_pet(volume, tumour)
         notes += more

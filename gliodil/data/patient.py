@@ -42,7 +42,8 @@ class Patient:
     segmentation: Volume
     convention: LabelConvention
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`, and `truth`: the density, if simulated."""
+    """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`; `barriers`: falx (1) and tentorium (2); and
+    `truth`: the density, if simulated."""
     warnings: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     """File of each input, `seg` included; of a DICOM series that of its first slice."""
@@ -208,7 +209,8 @@ def load_patient(
         Patient folder; NIfTI files are recognised by name (`gliodil.data.discover`), DICOM series by their
         headers (`gliodil.data.dicom.modality`).
     files
-        Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence truth`) to file; overrides the folder.
+        Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence barriers truth`) to file; overrides the
+        folder.
         Images can be DICOM series, given as a folder or any file of the series.
     labels
         Name of the label convention; by default it is told from labels and geometry, or refused.

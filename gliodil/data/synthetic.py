@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from gliodil.data.barriers import falx_and_tentorium
 from gliodil.data.draw import VISIBLE_ML, Draw, allowed_origins, draw_tumour, objection
 from gliodil.data.growth import Density, grow, seed_density
 from gliodil.data.observe import CONVENTION, fet_pet, label_recurrence, segment
@@ -131,6 +132,7 @@ def _observe(
             **{role: getattr(anatomy, role) for role in ("wm", "gm", "csf", "brain", "t1")},
             "pet": grid.with_data(uptake.image, kind="scalar"),
             "recurrence": grid.with_data(recurrence),
+            "barriers": falx_and_tentorium(anatomy),
         },
     )
     volumes = {

@@ -37,7 +37,8 @@ class SyntheticPatient:
     Attributes
     ----------
     patient
-        What a clinic would have: segmentation (brats-2023), wm, gm, csf, brain, t1, pet, recurrence.
+        What a clinic would have: segmentation (brats-2023), wm, gm, csf, brain, t1, pet, recurrence,
+        barriers.
     truth
         Tumour-cell density in [0, 1] at the time of imaging, on the same grid.
     parameters

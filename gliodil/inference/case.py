@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, InputError
+from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.inference.config import FitConfig
 from gliodil.pde.grid import Grid
 from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD, FisherKolmogorov
@@ -82,6 +82,8 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
     ------
     InputError
         If white- or grey-matter maps are missing, or PET is not positive inside the tumour.
+    LabelError
+        If there is no tumour core.
     GeometryError
         If the tumour lies where the maps have no tissue at all.
     """
@@ -93,6 +95,15 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             expected="probability maps wm and gm, on any grid in the same space",
             found=f"no {' and no '.join(missing)}",
             remedy="name them with --wm FILE --gm FILE, or put files ending in _wm and _gm into the folder",
+        )
+    if not patient.core.any():
+        raise LabelError(
+            "The segmentation has no tumour core to estimate a density from.",
+            patient=patient.identity,
+            file=patient.segmentation.path,
+            expected="enhancing or necrotic voxels",
+            found="none",
+            remedy="after surgery, choose a plan rule that counts the cavity (--rule estro-eano-2023)",
         )
     white, grey, warnings = _tissue(patient)
     grid, affine = _crop(patient, config)

@@ -1,8 +1,12 @@
-"""The targets on voxels: GTV, standard CTV and model CTV.
+"""The targets on voxels: GTV, standard CTV, model CTV and PTV.
 
     GTV       union of the compartments a rule names
     standard  { x in brain : dist(x, GTV) <= margin }
     model     the k voxels of the brain with the highest density, k = |standard|
+    PTV       { x : dist(x, CTV) <= margin }, not cut to the brain: set-up errors do not stop at the skull
+
+Organs that no plan may enter are taken out of the brain beforehand. A resection cavity holds no cells, yet belongs
+to the target where a rule counts it as GTV: there it ranks above any density.
 
 Distances are Euclidean, in mm, between voxel centres. Source: design section 4.
 """
@@ -24,16 +28,14 @@ if TYPE_CHECKING:
 
 
 def gtv_mask(patient: Patient, rule: PlanRule) -> Mask:
-    """Return the GTV of `patient` under `rule`, on the grid of the segmentation.
+    """Return the GTV of `patient` under `rule` (in its phase to the full dose), on the grid of the segmentation.
 
     Raises
     ------
     LabelError
         If the segmentation holds none of the compartments the rule asks for.
     """
-    gtv = np.zeros(patient.segmentation.shape, bool)
-    for compartment in rule.gtv:
-        gtv |= getattr(patient, compartment)
+    gtv = compartments_mask(patient, rule.gtv)
     if not gtv.any():
         raise LabelError(
             "The segmentation has no visible tumour to plan on.",
@@ -44,6 +46,14 @@ def gtv_mask(patient: Patient, rule: PlanRule) -> Mask:
             remedy="check the label convention, or give a segmentation with a tumour core",
         )
     return gtv
+
+
+def compartments_mask(patient: Patient, compartments: Sequence[str]) -> Mask:
+    """Return the union of compartments (`enhancing`, `necrotic`, `oedema`, `cavity`); it may be empty."""
+    union = np.zeros(patient.segmentation.shape, bool)
+    for compartment in compartments:
+        union |= getattr(patient, compartment)
+    return union
 
 
 def standard_ctv(gtv: Mask, brain: Mask, spacing: Sequence[float], margin_mm: float) -> Mask:
@@ -124,6 +134,14 @@ def model_ctv(
     ctv[above] = True
     ctv[_nearest(tied, gtv_distance.ravel()[tied], voxels - above.size)] = True
     return ctv.reshape(brain.shape)
+
+
+def ptv(ctv: Mask, spacing: Sequence[float], margin_mm: float) -> Mask:
+    """Return the voxels within `margin_mm` [mm] of a CTV (not empty), in and outside the brain."""
+    box = margin_box(ctv, spacing, margin_mm)
+    grown = np.zeros_like(ctv)
+    grown[box] = distance_from(ctv[box], spacing) <= margin_mm + TOLERANCE_MM
+    return grown
 
 
 def _nearest(indices: NDArray[np.intp], distances: NDArray[np.floating], count: int) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """The trimmed CTV: how far cells get when they must go round barriers.
 
     geodesic(x) = Euclid(x) + [ T(x; passable) - T(x; everything) ]              all in mm, from the GTV
-    trimmed     = { x in standard : geodesic(x) <= margin }
+    trimmed     = { x in standard : geodesic(x) <= margin }            and a little of barriers with a reach
 
 T is the shortest path on a graph whose moves are all primitive steps of up to three of the largest voxel edge
 (290 moves on a cubic grid). Both T overestimate the true length by the same factor of 1 to 1.025 (cubic;
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gliodil.planning.barriers import Domain
 from gliodil.planning.distance import TOLERANCE_MM, Mask, distance_from, margin_box
 
 Move = tuple[int, int, int]
@@ -39,39 +40,24 @@ MAX_COMPONENT = 6
 """Largest number of voxels a move spans along one axis; bounds the work on very anisotropic grids."""
 
 
-def csf_barrier(
-    *,
-    wm: NDArray[np.floating] | None,
-    gm: NDArray[np.floating] | None,
-    csf: NDArray[np.floating] | None,
-) -> Mask | None:
-    """Return where CSF stops the spread, from tissue probabilities in [0, 1]; None if they do not tell.
-
-    With a CSF map: CSF > 0.5 and CSF > WM + GM. Without: WM + GM < 0.1, which needs both.
-    """
-    if csf is not None:
-        tissue = sum((t for t in (wm, gm) if t is not None), np.zeros(()))
-        return np.asarray((csf > 0.5) & (csf > tissue))
-    if wm is not None and gm is not None:
-        return np.asarray(wm + gm < 0.1)
-    return None
-
-
 def trimmed_ctv(
     gtv: Mask,
-    passable: Mask,
+    domain: Domain,
     standard: Mask,
     spacing: Sequence[float],
     margin_mm: float,
 ) -> Mask:
-    """Return the voxels of `standard` that a path of at most `margin_mm` through `passable` reaches.
+    """Return the voxels of `standard` that a path of at most `margin_mm` reaches.
+
+    A barrier that may be entered is opened for what lies within its reach of the voxels reached round it, and
+    that is added: the CTV ends at most so far beyond the barrier's near wall, however long the margin.
 
     Parameters
     ----------
     gtv
         3-D, not empty: where paths start. Always passable, because visible tumour is no barrier.
-    passable
-        Brain without barriers.
+    domain
+        Where paths may lead, and which barriers may be entered how far.
     standard
         Standard CTV for the same margin.
     spacing
@@ -79,8 +65,17 @@ def trimmed_ctv(
     margin_mm
         Longest path [mm].
     """
-    path = geodesic_distance(gtv, passable, spacing, limit_mm=margin_mm)
-    return np.asarray(standard & (path <= margin_mm + TOLERANCE_MM))
+
+    def within(start: Mask, passable: Mask, limit_mm: float) -> Mask:
+        path = geodesic_distance(start, passable, spacing, limit_mm=limit_mm)
+        return np.asarray(path <= limit_mm + TOLERANCE_MM)
+
+    reached = within(gtv, domain.passable, margin_mm)
+    trimmed = standard & reached
+    for opened, reach_mm in domain.entered:
+        beyond = within(gtv, opened, margin_mm) & within(reached, opened, reach_mm)
+        trimmed |= standard & beyond
+    return np.asarray(trimmed)
 
 
 def geodesic_distance(

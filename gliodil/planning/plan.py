@@ -6,19 +6,23 @@ Everything lives on the grid of the patient's segmentation. Volumes are in mL, m
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GliodilError, NumericsError
 from gliodil.inference.result import Fit
+from gliodil.planning.barriers import Domain, domain
 from gliodil.planning.coverage import coverage
-from gliodil.planning.ctv import gtv_mask, model_ctv, standard_ctv
-from gliodil.planning.distance import Mask, distance_from, orthogonal_spacing
-from gliodil.planning.geodesic import csf_barrier, trimmed_ctv
+from gliodil.planning.ctv import compartments_mask, gtv_mask, model_ctv, ptv, standard_ctv
+from gliodil.planning.distance import TOLERANCE_MM, Mask, bounding_box, distance_from, orthogonal_spacing
+from gliodil.planning.geodesic import trimmed_ctv
 from gliodil.planning.margins import margin_map, margin_summary
-from gliodil.planning.plans import Plans
+from gliodil.planning.organs import Organs, check_organs, excluded_organs, organs_mask, organs_ml
+from gliodil.planning.plans import Plans, Targets
 from gliodil.planning.rules import PlanRule, get_rule
 
 __all__ = ["Plans", "plan"]
@@ -28,72 +32,145 @@ logger = logging.getLogger(__name__)
 NOTABLE_FRACTION = 0.01
 """Share of the GTV outside the brain mask, or left out by the model CTV, that deserves a warning."""
 
+ABOVE_ANY_DENSITY = np.float32(2.0)
+"""Rank of a resection cavity that belongs to the GTV: no cells can be estimated there, and it comes first."""
 
-def plan(patient: Patient, source: Fit | Volume, *, rule: str | PlanRule = "benchmark-15mm") -> Plans:
+
+def plan(
+    patient: Patient,
+    source: Fit | Volume,
+    *,
+    rule: str | PlanRule = "benchmark-15mm",
+    organs: Organs | None = None,
+    exclude: Collection[str] = (),
+) -> Plans:
     """Return the standard, trimmed and model plans of a patient.
 
     Parameters
     ----------
     patient
-        Segmentation, brain mask, and tissue maps if there are any (they make the barriers).
+        Segmentation, brain mask, and tissue maps and sheets (`barriers`) if there are any.
     source
         A fit, or a density in [0, 1] as scalar volume; on another grid it is resampled.
     rule
-        A rule, or the name of a packaged one.
+        A rule, the name of a packaged one, or a file (ending in `.toml`).
+    organs
+        Masks of organs at risk by name, on the grid of the segmentation; not zero is inside.
+    exclude
+        Names of organs that no CTV may enter, besides those of the rule.
 
     Raises
     ------
     LabelError
         If there is no visible tumour.
     GeometryError
-        If the affine is sheared, or the tumour lies outside the brain mask.
+        If the affine is sheared, the tumour lies outside the brain mask, or an organ on another grid.
     NumericsError
         If the density is not finite or leaves [0, 1].
     InputError
-        If the rule does not exist.
+        If the rule does not exist, or an organ to exclude was not given.
     """
     rule = get_rule(rule) if isinstance(rule, str) else rule
     density = source.density if isinstance(source, Fit) else source
     try:
-        return _plan(patient, density, rule)
+        return _plan(patient, density, rule, organs or {}, exclude)
     except GliodilError as error:
         error.for_patient(patient.identity)
         raise
 
 
-def _plan(patient: Patient, density: Volume, rule: PlanRule) -> Plans:
+def _plan(
+    patient: Patient, density: Volume, rule: PlanRule, organs: Organs, exclude: Collection[str]
+) -> Plans:
     grid = patient.segmentation
-    spacing = orthogonal_spacing(grid.affine)
     warnings: list[str] = []
+    check_organs(organs, exclude, grid)
     density = _checked_density(density, grid, warnings)
-    gtv, brain = gtv_mask(patient, rule), patient.brain
-    _warn_outside(gtv, brain, grid, warnings)
+    gtv = gtv_mask(patient, rule)
+    _warn_scan(patient, rule, warnings)
+    _warn_outside(gtv, patient.brain, "outside the brain mask", grid, warnings)
+    excluded = excluded_organs(organs, exclude, rule, gtv, warnings)
+    forbidden = organs_mask(organs, excluded, grid)
+    _warn_outside(gtv, ~forbidden, f"in excluded organs ({', '.join(excluded)})", grid, warnings)
 
-    standard = standard_ctv(gtv, brain, spacing, rule.margin_mm)
-    trimmed = trimmed_ctv(gtv, _passable(patient, brain, rule, warnings), standard, spacing, rule.margin_mm)
-    distance = distance_from(gtv, spacing, region=brain)
-    model = model_ctv(density.data, brain, distance, int(np.count_nonzero(standard)))
-    _warn_model(model, gtv & brain, density, warnings)
+    brain = patient.brain & ~forbidden
+    distance = distance_from(gtv, orthogonal_spacing(grid.affine), region=brain)
+    ranking = density.data
+    if "cavity" in rule.gtv:
+        ranking = np.where(patient.cavity, ABOVE_ANY_DENSITY, ranking)
+    where = domain(patient, rule, forbidden, warnings)
+    full = _targets(grid, gtv, brain, where, ranking, distance, rule.margin_mm, rule.ptv_mm)
+    initial = None
+    if rule.initial is not None:
+        margin_mm = rule.initial.margin_mm
+        if not patient.oedema.any() and rule.initial.margin_without_oedema_mm is not None:
+            margin_mm = rule.initial.margin_without_oedema_mm
+        gtv1 = compartments_mask(patient, rule.initial.gtv)
+        initial = _targets(grid, gtv1, brain, where, ranking, distance, margin_mm, rule.ptv_mm, within=full)
+    for targets in (full, initial):
+        if targets is not None:
+            _warn_cut(targets, rule.ptv_mm, warnings)
 
-    masks = {"standard": standard, "trimmed": trimmed, "model": model}
-    volumes_ml = {"gtv": _volume_ml(gtv, grid)}
-    volumes_ml |= {f"ctv_{name}": _volume_ml(mask, grid) for name, mask in masks.items()}
+    standard, trimmed, model = (full.ctv[name] for name in ("standard", "trimmed", "model"))
+    masks = {name: volume.data > 0 for name, volume in full.ctv.items()}
+    _warn_model(masks["model"], gtv & brain, grid.with_data(ranking, kind="scalar"), warnings)
+    named = full.named() | (initial.named("initial") if initial is not None else {})
     for warning in warnings:
         logger.warning("%s: %s", patient.identity, warning)
     return Plans(
         rule=rule,
-        gtv=_label(gtv, grid),
-        standard=_label(standard, grid),
-        trimmed=_label(trimmed, grid),
-        model=_label(model, grid),
+        gtv=full.gtv,
+        standard=standard,
+        trimmed=trimmed,
+        model=model,
         density=density,
-        margin=grid.with_data(margin_map(model, gtv, distance), kind="scalar"),
-        difference=grid.with_data(model.astype(np.int8) - standard.astype(np.int8), kind="label"),
-        volumes_ml=volumes_ml,
-        equal_volume_voxel_difference=int(np.count_nonzero(model)) - int(np.count_nonzero(standard)),
-        margin_mm=margin_summary(model, gtv, brain, grid.affine),
+        margin=grid.with_data(margin_map(masks["model"], gtv, distance), kind="scalar"),
+        difference=grid.with_data(model.data.astype(np.int8) - standard.data.astype(np.int8), kind="label"),
+        volumes_ml={name: _volume_ml(volume.data, grid) for name, volume in named.items()},
+        equal_volume_voxel_difference=int(np.count_nonzero(model.data))
+        - int(np.count_nonzero(standard.data)),
+        margin_mm=margin_summary(masks["model"], gtv, brain, grid.affine),
         coverage=coverage(patient.recurrence, masks, patient.convention),
         warnings=tuple(warnings),
+        ptv=full.ptv,
+        initial=initial,
+        gtv_ml={name: _volume_ml(getattr(patient, name), grid) for name in rule.gtv},
+        organs_ml=organs_ml(organs, {name: volume.data > 0 for name, volume in named.items()}),
+        organs_excluded=excluded,
+    )
+
+
+def _targets(
+    grid: Volume,
+    gtv: Mask,
+    brain: Mask,
+    where: Domain,
+    ranking: NDArray[np.floating],
+    distance: NDArray[np.floating],
+    margin_mm: float,
+    ptv_mm: float,
+    *,
+    within: Targets | None = None,
+) -> Targets:
+    """Return the targets of one phase.
+
+    `distance`, from the GTV of the phase to the full dose, settles ties of `ranking` in both, so that the model CTVs
+    are nested; `within` are targets that the result must contain (path lengths round barriers are known to 2.5 %
+    only).
+    """
+    spacing = orthogonal_spacing(grid.affine)
+    standard = standard_ctv(gtv, brain, spacing, margin_mm)
+    trimmed = trimmed_ctv(gtv, where, standard, spacing, margin_mm)
+    if within is not None:
+        trimmed |= within.ctv["trimmed"].data > 0
+    model = model_ctv(ranking, brain, distance, int(np.count_nonzero(standard)))
+    masks = {"standard": standard, "trimmed": trimmed, "model": model}
+    grown = {name: ptv(m, spacing, ptv_mm) for name, m in masks.items() if m.any()} if ptv_mm > 0 else {}
+    return Targets(
+        gtv=_label(gtv, grid),
+        ctv={name: _label(mask, grid) for name, mask in masks.items()},
+        ptv={name: _label(mask, grid) for name, mask in grown.items()},
+        margin_mm=margin_mm,
     )
 
 
@@ -114,29 +191,41 @@ def _checked_density(density: Volume, grid: Volume, warnings: list[str]) -> Volu
     return grid.with_data(np.clip(values, 0.0, 1.0), kind="scalar")
 
 
-def _passable(patient: Patient, brain: Mask, rule: PlanRule, warnings: list[str]) -> Mask:
-    """Return where cells can spread under the rule's barriers."""
-    passable = (
-        patient.brain if "brain-surface" in rule.barriers else np.ones(patient.segmentation.shape, bool)
-    )
-    if "csf" not in rule.barriers:
-        return passable
-    maps = {name: v.data if (v := patient.volumes.get(name)) else None for name in ("wm", "gm", "csf")}
-    barrier = csf_barrier(**maps)
-    if barrier is None:
-        warnings.append("no tissue maps: the trimmed plan stops at the brain surface only, not at CSF")
-        return passable
-    return passable & ~barrier
+def _warn_scan(patient: Patient, rule: PlanRule, warnings: list[str]) -> None:
+    """Say so if the rule is meant for the other scan, before or after surgery."""
+    if rule.scan == "post-operative" and not patient.cavity.any():
+        parts = [name for name in rule.gtv if getattr(patient, name).any()]
+        warnings.append(
+            f"rule {rule.name} is defined on the scan after surgery, and the segmentation shows no cavity: its "
+            f"GTV here is the tumour ({' and '.join(parts)}) alone"
+        )
+    elif rule.scan == "pre-operative" and patient.cavity.any() and "cavity" not in rule.gtv:
+        ml = _volume_ml(patient.cavity, patient.segmentation)
+        warnings.append(
+            f"the segmentation shows a resection cavity of {ml:.1f} mL, which rule {rule.name} does not count as "
+            "GTV: it is defined on the scan before surgery"
+        )
 
 
-def _warn_outside(gtv: Mask, brain: Mask, grid: Volume, warnings: list[str]) -> None:
-    outside = gtv & ~brain
+def _warn_outside(gtv: Mask, allowed: Mask, place: str, grid: Volume, warnings: list[str]) -> None:
+    outside = gtv & ~allowed
     fraction = np.count_nonzero(outside) / np.count_nonzero(gtv)
     if fraction > NOTABLE_FRACTION:
         warnings.append(
-            f"{100 * fraction:.1f} % of the GTV ({_volume_ml(outside, grid):.1f} mL) lies outside the brain "
-            "mask, and so outside every CTV"
+            f"{100 * fraction:.1f} % of the GTV ({_volume_ml(outside, grid):.1f} mL) lies {place}, and so outside "
+            "every CTV"
         )
+
+
+def _warn_cut(targets: Targets, margin_mm: float, warnings: list[str]) -> None:
+    """Say so if the image ends before a PTV does."""
+    for name in targets.ptv:
+        volume = targets.ctv[name]
+        ends = zip(bounding_box(volume.data > 0), volume.shape, volume.spacing, strict=True)
+        if any(min(side.start, n - side.stop) * h < margin_mm - TOLERANCE_MM for side, n, h in ends):
+            warnings.append(
+                f"the image ends within {margin_mm:g} mm of the {name} CTV: its PTV is cut off there"
+            )
 
 
 def _warn_model(model: Mask, gtv: Mask, density: Volume, warnings: list[str]) -> None:

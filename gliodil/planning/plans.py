@@ -15,6 +15,40 @@ from gliodil.planning.coverage import Coverage
 from gliodil.planning.rules import PlanRule
 from gliodil.planning.surfaces import margin_at, surface, write_surface
 
+OPTIONAL_FILES = tuple(
+    f"{kind}_{phase}{name}.nii.gz"
+    for kind, phase in (("ptv", ""), ("ctv", "initial_"), ("ptv", "initial_"))
+    for name in ("standard", "trimmed", "model")
+)
+"""What `Plans.save` writes under some rules only."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of one phase: label volumes (uint8, 0 or 1).
+
+    Attributes
+    ----------
+    gtv
+        What is visible.
+    ctv, ptv
+        `standard`, `trimmed` and `model`; `ptv` is empty if the rule has no PTV margin.
+    margin_mm
+        Reach of the standard CTV beyond the GTV [mm].
+    """
+
+    gtv: Volume
+    ctv: Mapping[str, Volume]
+    ptv: Mapping[str, Volume]
+    margin_mm: float
+
+    def named(self, phase: str = "") -> dict[str, Volume]:
+        """Return the targets by the names of their files and volumes."""
+        mark = f"{phase}_" if phase else ""
+        ctv = {f"ctv_{mark}{name}": volume for name, volume in self.ctv.items()}
+        ptv = {f"ptv_{mark}{name}": volume for name, volume in self.ptv.items()}
+        return {f"gtv_{phase}" if phase else "gtv": self.gtv, **ctv, **ptv}
+
 
 @dataclass(frozen=True)
 class Plans:
@@ -33,7 +67,8 @@ class Plans:
     difference
         Label volume (int8): +1 gained, -1 given up by the model against the standard CTV.
     volumes_ml
-        `gtv`, `ctv_standard`, `ctv_trimmed`, `ctv_model` [mL].
+        `gtv`, `ctv_standard`, `ctv_trimmed`, `ctv_model` [mL]; `ptv_...` with a PTV margin, `gtv_initial`,
+        `ctv_initial_...`, `ptv_initial_...` with two phases.
     equal_volume_voxel_difference
         Voxels of the model CTV minus those of the standard CTV: 0.
     margin_mm
@@ -42,6 +77,17 @@ class Plans:
         Recurrence coverage, see `coverage.py`; None without a recurrence.
     warnings
         What a reader of the plans must know; those of the patient and the fit not repeated.
+    ptv
+        The planning target volumes of the three CTVs by name (uint8); empty without a PTV margin.
+    initial
+        The targets that are irradiated first, under rules of two phases; all else describes the phase to the
+        full dose.
+    gtv_ml
+        Volume [mL] of each compartment that the rule counts as GTV; 0 where the segmentation shows none.
+    organs_ml
+        Per organ its volume [mL] as a whole (`organ`) and in each target (`gtv`, `ctv_standard`, ...).
+    organs_excluded
+        Organs that no CTV enters.
     """
 
     rule: PlanRule
@@ -57,6 +103,11 @@ class Plans:
     margin_mm: Mapping[str, float | None]
     coverage: Coverage | None
     warnings: tuple[str, ...] = field(default=())
+    ptv: Mapping[str, Volume] = field(default_factory=dict)
+    initial: Targets | None = None
+    gtv_ml: Mapping[str, float] = field(default_factory=dict)
+    organs_ml: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    organs_excluded: tuple[str, ...] = ()
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
@@ -79,6 +130,10 @@ class Plans:
             "margin": (self.margin, np.float32),
             "plan_difference": (self.difference, np.int8),
         }
+        more = {f"ptv_{name}": volume for name, volume in self.ptv.items()}
+        if self.initial is not None:
+            more |= self.initial.named("initial")
+        volumes |= {name: (v, np.uint8) for name, v in more.items() if f"{name}.nii.gz" in OPTIONAL_FILES}
         paths = [write_nifti(v, folder / f"{name}.nii.gz", dtype=t) for name, (v, t) in volumes.items()]
         return (*paths, *self._save_surfaces(folder / "surfaces"))
 

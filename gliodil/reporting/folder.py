@@ -19,6 +19,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
+from gliodil.planning.plans import OPTIONAL_FILES
 from gliodil.reporting.figures import FIGURES, save_figures
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
@@ -64,6 +65,7 @@ def write_plan_folder(
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
     log_text: str | Callable[[], str] = "",
+    organs: Mapping[str, Volume] | None = None,
 ) -> Path:
     """Write plans, figures, metrics, provenance, log and report; return the path of the report.
 
@@ -78,6 +80,9 @@ def write_plan_folder(
     log_text
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
 
+    organs
+        Masks of organs by name, to be recorded among the inputs.
+
     Raises
     ------
     OutputError
@@ -90,6 +95,8 @@ def write_plan_folder(
         plans.save(partial)
         save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
         provenance = build_provenance(patient, fit, config=config)
+        files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
+        provenance["inputs"] += [input_record(key, path) for key, path in files.items()]
         write_json(provenance, partial / "provenance.json")
         metrics = build_metrics(
             patient, fit, plans, wall_s=wall_s, peak_memory_mb=peak_memory_mb(), truth=truth
@@ -150,9 +157,8 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def _remove_stale(out: Path, partial: Path) -> None:
-    """Remove figures of an earlier run that this one did not draw; the report shows what it finds."""
-    for name in FIGURES:
-        relative = Path("figures") / f"{name}.png"
+    """Remove figures and targets of an earlier run that this one did not make; the report shows what it finds."""
+    for relative in (*(Path("figures") / f"{name}.png" for name in FIGURES), *map(Path, OPTIONAL_FILES)):
         if not (partial / relative).exists():
             (out / relative).unlink(missing_ok=True)
 

@@ -70,6 +70,13 @@ def build_metrics(
             "barriers": plans.rule.barriers,
             "description": plans.rule.description,
             "source": plans.rule.source,
+            "scan": plans.rule.scan,
+            "reach_mm": plans.rule.reach_mm,
+            "ptv_mm": plans.rule.ptv_mm,
+            "dose": plans.rule.dose,
+            "verify": plans.rule.verify,
+            "gtv_ml": plans.gtv_ml,
+            "initial": _initial(plans),
         },
         "status": fit.status,
         "status_message": fit.message,
@@ -104,10 +111,20 @@ def build_metrics(
         },
         "margin_mm": dict(plans.margin_mm),
         "coverage": plans.coverage,
+        "organs_ml": plans.organs_ml,
+        "organs_excluded": plans.organs_excluded,
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
     }
     cleaned: dict[str, Any] = jsonable(metrics)
     return cleaned
+
+
+def _initial(plans: Plans) -> dict[str, Any] | None:
+    """What the rule says of the phase before the one to the full dose, with the margin that was taken."""
+    phase = plans.rule.initial
+    if phase is None or plans.initial is None:
+        return None
+    return {"gtv": phase.gtv, "margin_mm": plans.initial.margin_mm, "dose": phase.dose}
 
 
 def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]]:

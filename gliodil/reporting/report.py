@@ -21,6 +21,7 @@ TEMPLATE = "report.html.j2"
 
 DIRECTIONS = ("left", "right", "anterior", "posterior", "superior", "inferior")
 PLAN_NAMES = {"standard": "Standard CTV", "trimmed": "Trimmed CTV", "model": "Model CTV"}
+PHASES = ("", "initial_")
 RECURRENCES = {"enhancing": "Enhancing", "any": "Any"}
 TRUTH_NAMES = {
     "relative_l2": "Relative L² error of the density",
@@ -95,7 +96,7 @@ def report_html(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figur
 
 def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: Path) -> dict[str, Any]:
     """Everything the template prints, in its order."""
-    volumes, standard = metrics["volumes_ml"], metrics["volumes_ml"]["ctv_standard"]
+    volumes, organs = metrics["volumes_ml"], metrics.get("organs_ml", {})
     return {
         "metrics": metrics,
         "provenance": provenance,
@@ -103,12 +104,10 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "converged": metrics["status"] == "converged",
         "status": wording.status_sentence(metrics),
         "caution": wording.CAUTION,
-        "volumes": [
-            ("GTV", volumes["gtv"], None),
-            *(
-                (name, volumes[f"ctv_{key}"], volumes[f"ctv_{key}"] - standard if key != "standard" else None)
-                for key, name in PLAN_NAMES.items()
-            ),
+        "volumes": _volumes(volumes),
+        "rule_rows": wording.rule_rows(metrics),
+        "organs": [
+            (name, parts, name in metrics.get("organs_excluded", ())) for name, parts in organs.items()
         ],
         "plan_names": PLAN_NAMES,
         "coverage": _coverage(metrics["coverage"]),
@@ -126,6 +125,23 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "methods": wording.methods(metrics),
         "citations": wording.CITATIONS,
     }
+
+
+def _volumes(volumes: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Return name, volume, and difference against the standard of its kind, phase by phase."""
+    rows: list[tuple[str, float, float | None]] = []
+    for phase in PHASES:
+        words = ", first phase" if phase else ""
+        if (gtv := volumes.get(f"gtv_{phase}".rstrip("_"))) is not None:
+            rows.append((f"GTV{words}", gtv, None))
+        for kind in ("ctv", "ptv"):
+            standard = volumes.get(f"{kind}_{phase}standard")
+            for key, name in PLAN_NAMES.items():
+                volume = volumes.get(f"{kind}_{phase}{key}")
+                if volume is not None and standard is not None:
+                    change = None if key == "standard" else volume - standard
+                    rows.append((name.replace("CTV", kind.upper()) + words, volume, change))
+    return rows
 
 
 def _embedded(folder: Path) -> dict[str, dict[str, str]]:

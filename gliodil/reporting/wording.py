@@ -96,6 +96,55 @@ def status_sentence(metrics: Mapping[str, Any]) -> str:
     return f"{known} {message[0].upper()}{message[1:].rstrip('.')}."
 
 
+BARRIER_NAMES = {
+    "csf": "cerebrospinal fluid",
+    "ventricles": "ventricles",
+    "brain-surface": "edge of the brain",
+    "falx": "falx",
+    "tentorium": "tentorium",
+}
+SCAN_NAMES = {"pre-operative": "before surgery", "post-operative": "after surgery"}
+
+
+_OLDER_RULE: Mapping[str, Any] = {
+    "scan": "pre-operative",
+    "gtv_ml": {},
+    "reach_mm": {},
+    "ptv_mm": 0,
+    "initial": None,
+    "dose": "",
+    "verify": (),
+}
+"""What plan folders of version 0.1 do not say of their rule."""
+
+
+def rule_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return the rule's definition as rows: what, its value, and whether the value is still to be verified."""
+    rule = {**_OLDER_RULE, **metrics["rule"]}
+    parts = [f"{name} {fixed(rule['gtv_ml'].get(name))} mL" for name in rule["gtv"]]
+    rows = [("scan", "Meant for", f"the scan {SCAN_NAMES[rule['scan']]}")]
+    rows += [
+        ("gtv", "GTV", " + ".join(parts)),
+        ("margin_mm", "Standard CTV", f"GTV + {rule['margin_mm']:g} mm"),
+    ]
+    barriers = [BARRIER_NAMES[name] + _reach(rule["reach_mm"].get(name)) for name in rule["barriers"]]
+    rows.append(("barriers reach_mm", "Trimmed CTV stops at", ", ".join(barriers) or "nothing"))
+    if excluded := metrics.get("organs_excluded"):
+        rows.append(("exclude_organs", "No CTV enters", ", ".join(excluded)))
+    if rule["ptv_mm"]:
+        rows.append(("ptv_mm", "PTV", f"CTV + {rule['ptv_mm']:g} mm, not cut to the brain"))
+    if first := rule["initial"]:
+        text = f"{' + '.join(first['gtv'])}; CTV {first['margin_mm']:g} mm further; {first['dose']}"
+        rows.append(("initial dose", "First phase: GTV", text))
+    if rule["dose"]:
+        rows.append(("dose", "Dose", rule["dose"]))
+    return [(name, text, bool(set(keys.split()) & set(rule["verify"]))) for keys, name, text in rows]
+
+
+def _reach(mm: float | None) -> str:
+    return f" (at most {mm:g} mm beyond the near wall)" if mm else ""
+
+
 def methods(metrics: Mapping[str, Any]) -> str:
     """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
     fit, rule = metrics["fit"], metrics["rule"]
@@ -133,4 +182,5 @@ def methods(metrics: Mapping[str, Any]) -> str:
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
         f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
         "brain, as many as the standard one has."
+        + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
     )

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gliodil.planning.barriers import Domain, csf_barrier
 from gliodil.planning.ctv import standard_ctv
 from gliodil.planning.distance import distance_from
-from gliodil.planning.geodesic import csf_barrier, geodesic_distance, trimmed_ctv
+from gliodil.planning.geodesic import geodesic_distance, trimmed_ctv
 
 SPACINGS = [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0), (0.9, 1.2, 1.0)]
 
@@ -34,7 +35,7 @@ def test_without_barriers_trimmed_is_standard(seed, spacing, margin):
     gtv[6, 6, 6] = True
     everywhere = np.ones_like(gtv)
     standard = standard_ctv(gtv, everywhere, spacing, margin)
-    assert np.array_equal(trimmed_ctv(gtv, everywhere, standard, spacing, margin), standard)
+    assert np.array_equal(trimmed_ctv(gtv, Domain(everywhere), standard, spacing, margin), standard)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -56,7 +57,7 @@ def test_trimmed_is_part_of_standard_and_free_of_barriers(seed, share):
     gtv = _middle((15, 13, 11)) | (rng.random((15, 13, 11)) > 0.995)
     passable, brain = rng.random((2, *gtv.shape)) > [[[[share]]], [[[0.1]]]]
     standard = standard_ctv(gtv, brain | gtv, (1, 1, 1), 5.0)
-    trimmed = trimmed_ctv(gtv, passable & brain, standard, (1, 1, 1), 5.0)
+    trimmed = trimmed_ctv(gtv, Domain(passable & brain), standard, (1, 1, 1), 5.0)
     assert not (trimmed & ~standard).any()
     assert not (trimmed & ~passable & ~gtv).any()
 

@@ -99,8 +99,9 @@ def test_peak_memory_is_plausible():
     before = peak_memory_mb()
     assert before is not None
     assert 20 < before < 1e6
-    block = np.ones(int(before * 1e6 / 8))
-    assert peak_memory_mb() > before + 0.5 * block.nbytes / 1e6
+    # More than was ever resident, whatever of that earlier tests have given back.
+    block = np.ones(int(1.5 * before * 1e6 / 8))
+    assert peak_memory_mb() > 0.95 * block.nbytes / 1e6
 
 
 json_leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
