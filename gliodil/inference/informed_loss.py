@@ -21,12 +21,12 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Four chang
    together and models err systematically. With n effective observations of unknown variance and normal priors,
    −2 ln(posterior) is n ln S + Σ ((x − μ)/s)² up to a constant; minimized is the same in the units of the loss,
 
-       S · exp(Σ ((x − μ)/s)² / n),  n = 12       ln ℓ [mm]      ln 1.2 ± 0.5        θ_nec   0.78 ± 0.06
-                                                  ln R           ln 18  ± 0.5        θ_core  0.55 ± 0.06
-                                                  ln ρ [1/day]   ln 0.1 ± 0.7        θ_oed   0.25 ± 0.07
+       S · exp(Σ ((x − μ)/s)² / n),  n = 12       ln ℓ [mm]      ln 1.0 ± 0.35       θ_nec   0.775 ± 0.05
+                                                  ln R           ln 18  ± 0.5        θ_core  0.525 ± 0.05
+                                                  ln ρ [1/day]   ln 0.1 ± 0.7        θ_oed   0.25  ± 0.06
 
-   The priors cover the ranges used for simulated glioblastomas, D and ρ ∈ [0.035, 0.2], R ∈ [10, 30] and the thresholds
-   of ``data.synthetic``. ℓ stays above a fifth of the mean cell size: a grid must not be asked for what it cannot carry.
+   The priors have the middle and about the width of the ranges used for simulated glioblastomas: D and ρ ∈ [0.035, 0.2],
+   R ∈ [10, 30], and the thresholds of ``data.draw``. ℓ stays above a fifth of the mean cell size: a grid must not be asked for what it cannot carry.
 
 3. *PET in its own units.* The misfit u − s(PET − b) shrinks with s whatever the image shows. Divided by s it is a
    misfit of the image, with noise of a tenth of the maximum; and the image shows the density blurred by 5 mm (FWHM),
@@ -49,15 +49,15 @@ from gliodil.inference.parameters import Box, Scalars
 from gliodil.inference.reference_loss import WEIGHT_SEGMENTATION, ReferenceLoss, Terms, squares
 
 EFFECTIVE_OBSERVATIONS = 12.0
-LENGTH_MM = (1.2, 0.5)
+LENGTH_MM = (1.0, 0.35)
 LENGTH_LIMITS_MM = (0.4, 5.0)
 CELLS_PER_LENGTH = 0.2
 """Shortest infiltration length in units of the mean cell size."""
 RATIO = (18.0, 0.5)
 RATE = (0.1, 0.7)
-THRESHOLD_NECROTIC = (0.78, 0.06)
-THRESHOLD_CORE = (0.55, 0.06)
-THRESHOLD_OEDEMA = (0.25, 0.07)
+THRESHOLD_NECROTIC = (0.775, 0.05)
+THRESHOLD_CORE = (0.525, 0.05)
+THRESHOLD_OEDEMA = (0.25, 0.06)
 WEIGHT_PET_IMAGE = 10.0
 """Weight of the PET misfit: noise of a tenth of the image's maximum."""
 PET_FWHM_MM = 5.0
