@@ -26,7 +26,8 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Four chang
                                                   ln ρ [1/day]   ln 0.1 ± 0.7        θ_oed   0.25  ± 0.06
 
    The priors have the middle and about the width of the ranges used for simulated glioblastomas: D and ρ ∈ [0.035, 0.2],
-   R ∈ [10, 30], and the thresholds of ``data.draw``. ℓ stays above a fifth of the mean cell size: a grid must not be asked for what it cannot carry.
+   R ∈ [10, 30], and the thresholds of ``data.draw``. ℓ stays above a fifth of the mean cell size: a grid must not be
+   asked for what it cannot carry.
 
 3. *PET in its own units.* The misfit u − s(PET − b) shrinks with s whatever the image shows. Divided by s it is a
    misfit of the image, with noise of a tenth of the maximum; and the image shows the density blurred by 5 mm (FWHM),
