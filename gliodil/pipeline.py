@@ -101,9 +101,9 @@ def plan_patient(
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
         check_request(patient, out, config=config, rule=rule)
-        record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
+        record = settings_record(config, rule, settings)
         record["fingerprint"] = fingerprint(patient, record)
-        if resume and (kept := _finished(out, record["fingerprint"])) is not None:
+        if resume and (kept := finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
         logger.info("patient %s: %r", patient.identity, patient)
@@ -160,6 +160,13 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     return Evaluated(report, dict(coverage), tuple(warnings))
 
 
+def settings_record(
+    config: FitConfig, rule: str, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
+    return {"fit": config.to_dict(), "rule": rule, **(settings or {})}
+
+
 def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
     """Return a hash of the inputs, the label convention, the identity, the settings and the version."""
     digest = hashlib.sha256()
@@ -175,8 +182,8 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _finished(out: Path, wanted: str) -> dict[str, Any] | None:
-    """Metrics of a finished folder with this fingerprint, else None."""
+def finished(out: Path, wanted: str) -> dict[str, Any] | None:
+    """Return the metrics of a plan folder finished with this fingerprint, else None."""
     from gliodil.reporting.jsonable import read_json
 
     try:

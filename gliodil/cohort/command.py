@@ -1,0 +1,152 @@
+"""`gliodil cohort`: arguments in, the cohort run or summed up, what happened in words, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gliodil.cohort.inputs import Row, find_rows
+from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
+from gliodil.cohort.task import Outcome
+from gliodil.cohort.validate import Check, Request
+from gliodil.cohort.workers import InProcess, Workers, choose_resources, local_workers, remote_workers
+from gliodil.reporting.folder import ensure_writable
+
+if TYPE_CHECKING:
+    from gliodil.inference.config import FitConfig
+    from gliodil.terminal import Terminal
+
+FAILED_PATIENTS = 2
+"""Exit code where a cohort has failed patients."""
+_IN_PROCESS = "none"
+_DECISIONS = {
+    "run": "to be planned",
+    "done": "done already",
+    "failed": "failed before (--retry-failed tries again)",
+    "invalid": "cannot be planned",
+}
+
+
+def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal: Terminal) -> int:
+    """Check and plan the patients of a cohort; return the exit code."""
+    out = ensure_writable(arguments.out).resolve()
+    rows = _rows(arguments)
+    request = Request(
+        out, config, arguments.rule, arguments.force, arguments.retry_failed, started=time.time()
+    )
+    with _workers(arguments, config, len(rows), terminal) as workers:
+        if arguments.dry_run:
+            return _tell_checks(check_cohort(rows, request, workers), terminal)
+        summary = run_cohort(
+            rows,
+            request,
+            workers,
+            stop_on_first_error=arguments.stop_on_first_error,
+            show=lambda event: terminal.note(_line(event)),
+        )
+    _tell(summary, terminal)
+    terminal.say(str(arguments.out))
+    return FAILED_PATIENTS if summary.failed else 0
+
+
+def run_group(arguments: argparse.Namespace, _: FitConfig, terminal: Terminal) -> int:
+    """Sum up what a cohort has finished, or a table of coverages; return the exit code."""
+    raise NotImplementedError
+
+
+def _rows(arguments: argparse.Namespace) -> list[Row]:
+    return find_rows(
+        arguments.source,
+        arguments.out,
+        only=arguments.only,
+        labels=arguments.labels,
+        validate_bids=not arguments.skip_bids_validation,
+    )
+
+
+@contextmanager
+def _workers(
+    arguments: argparse.Namespace, config: FitConfig, patients: int, terminal: Terminal
+) -> Iterator[Workers]:
+    if arguments.scheduler == _IN_PROCESS:
+        yield InProcess()
+        return
+    if arguments.scheduler is not None:
+        with remote_workers(arguments.scheduler) as workers:
+            terminal.note(f"{patients} patients, {workers.count} workers at {arguments.scheduler}")
+            yield workers
+        return
+    resources = choose_resources(config, workers=arguments.n_procs, memory_mb=arguments.mem_mb)
+    count = min(resources.workers, patients)
+    terminal.note(
+        f"{_count(patients, 'patient')}, {_count(count, 'worker')} of {resources.threads} thread(s) "
+        f"and {resources.memory_mb / 1000:.1f} GB"
+    )
+    with local_workers(resources, at_most=patients, scratch=arguments.work_dir) as workers:
+        yield workers
+
+
+def _line(event: Event) -> str:
+    outcome, width = event.outcome, len(str(event.planned))
+    if outcome.state == "failed":
+        state = f"failed: {outcome.error.get('problem')}"
+    elif outcome.state == "skipped":
+        state = "skipped: an earlier patient failed"
+    else:
+        state = f"done in {_duration(outcome.seconds)}" if not outcome.kept else "done"
+        state += f", {_count(outcome.warnings, 'warning')}" if outcome.warnings else ""
+    before = " (before)" if outcome.kept else ""
+    left = event.planned - event.finished
+    rest = "" if event.remaining_s is None or not left else f"; about {_duration(event.remaining_s)} left"
+    return f"[{event.finished:>{width}}/{event.planned}] {outcome.identity}  {state}{before}{rest}"
+
+
+def _tell(summary: Summary, terminal: Terminal) -> None:
+    kept = sum(outcome.kept for outcome in summary.outcomes if outcome.state == "done")
+    parts = [f"{count} {state}" for state, count in sorted(summary.counts.items())]
+    before = f" ({kept} of them before)" if kept else ""
+    terminal.note(f"{', '.join(parts)}{before}; {_duration(summary.seconds)} in all")
+    if summary.failed:
+        terminal.note("")
+        for line in failure_table(summary.failed):
+            terminal.note(line)
+        terminal.note("")
+        for reason, count in reasons(summary.outcomes):
+            terminal.note(f"{count} ×  {reason}")
+
+
+def _tell_checks(checks: Sequence[Check], terminal: Terminal) -> int:
+    width = max(len(c.identity) for c in checks)
+    for c in checks:
+        problem = f": {c.error.get('problem')}" if c.error and c.decision == "invalid" else ""
+        terminal.note(f"{c.identity:<{width}}  {_DECISIONS[c.decision]}{problem}")
+        for warning in c.warnings:
+            terminal.note(f"{'':<{width}}  note: {warning}")
+    return FAILED_PATIENTS if any(c.decision in ("invalid", "failed") for c in checks) else 0
+
+
+def failure_table(failed: Sequence[Outcome]) -> list[str]:
+    """Return one block of lines per failed patient: what was wrong and what helps."""
+    width = max(len(outcome.identity) for outcome in failed)
+    lines = []
+    for outcome in failed:
+        lines.append(f"{outcome.identity:<{width}}  {outcome.error.get('problem')}")
+        for key in ("file", "expected", "found", "remedy"):
+            if outcome.error.get(key):
+                lines.append(f"{'':<{width}}    {key + ':':<10}{outcome.error[key]}")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
