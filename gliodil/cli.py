@@ -107,8 +107,9 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
 def _cohort(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from gliodil.cohort.command import run_group, run_participants
 
-    run = run_group if arguments.level == "group" else run_participants
-    return run(arguments, _config(arguments), terminal)
+    if arguments.level == "group":
+        return run_group(arguments, terminal)
+    return run_participants(arguments, _config(arguments), terminal)
 
 
 def _doctor(_: argparse.Namespace, terminal: Terminal) -> None:

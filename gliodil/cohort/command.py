@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gliodil.cohort.coverages import Analysis, is_coverage_table
+from gliodil.cohort.group import summarize, summarize_table
 from gliodil.cohort.inputs import Row, find_rows
+from gliodil.cohort.report import REPORT_FILE, points
 from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
 from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
@@ -53,9 +56,32 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
     return FAILED_PATIENTS if summary.failed else 0
 
 
-def run_group(arguments: argparse.Namespace, _: FitConfig, terminal: Terminal) -> int:
+def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Sum up what a cohort has finished, or a table of coverages; return the exit code."""
-    raise NotImplementedError
+    out = ensure_writable(arguments.out).resolve()
+    if is_coverage_table(arguments.source):
+        for analysis in summarize_table(arguments.source, out):
+            _tell_analysis(analysis, terminal)
+    else:
+        members, analyses = summarize(_rows(arguments), out)
+        states = Counter(member.state for member in members)
+        terminal.note(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+        for analysis in analyses:
+            _tell_analysis(analysis, terminal)
+    terminal.say(str(arguments.out / REPORT_FILE))
+    return 0
+
+
+def _tell_analysis(analysis: Analysis, terminal: Terminal) -> None:
+    terminal.note(f"{analysis.title}, {analysis.definition}: {analysis.empty} empty")
+    for plan, found in analysis.primary.items():
+        line = f"  {plan:<22} n {found.n:<4} mean {100 * found.mean:6.2f} %"
+        if plan != analysis.reference:
+            line += f"  difference {points(found.mean_difference)}"
+            if found.low is not None:
+                line += f" ({points(found.low)} to {points(found.high)})"
+            line += f"  {found.better}/{found.equal}/{found.worse} better/equal/worse"
+        terminal.note(line)
 
 
 def _rows(arguments: argparse.Namespace) -> list[Row]:

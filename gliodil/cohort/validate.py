@@ -16,7 +16,7 @@ from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError
 from gliodil.inference.config import FitConfig
-from gliodil.pipeline import DEFAULT_RULE, finished, fingerprint, settings_record
+from gliodil.pipeline import DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.preflight import check
 
 CHECK_FILE = "cohort_check.tsv"
@@ -108,11 +108,9 @@ def check_table(checks: Iterable[Check]) -> str:
     """Return the content of `cohort_check.tsv`: one row per patient, n/a for what is not known."""
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    known = ("patient_id", "valid", "decision", "label_convention", "shape", "spacing_mm", "tumour_ml")
     error_columns = ("problem", "file", "expected", "found", "remedy")
-    writer.writerow(
-        ("patient_id", "valid", "decision", "label_convention", "shape", "spacing_mm", "tumour_ml", "inputs")
-        + ("warnings", *error_columns)
-    )
+    writer.writerow((*known, "inputs", "warnings", *error_columns))
     for c in checks:
         error = c.error or {}
         row = [

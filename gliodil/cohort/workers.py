@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -39,7 +39,10 @@ class WorkerLostError(GliodilError):
 class Workers(Protocol):
     """Apply a function to many items, each in isolation; results come as they are ready."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """Number of workers at this moment."""
+        ...
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item]
@@ -210,7 +213,7 @@ class DaskWorkers:
                     time.sleep(0.2)
                     continue
                 # Not for ever: workers may join meanwhile.
-                with _quietly():
+                with suppress(TimeoutError):
                     wait(list(running), timeout=2, return_when="FIRST_COMPLETED")
                 for future in [f for f in running if f.done()]:
                     item = running.pop(future)
@@ -233,15 +236,6 @@ def _lost(error: Exception) -> WorkerLostError:
         remedy="give each worker more memory (--n-procs, --mem-mb), then --retry-failed",
     )
     return lost.with_traceback(error.__traceback__)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """A wait that ran out is no error."""
-    try:
-        yield
-    except TimeoutError:
-        pass
 
 
 def _dask() -> tuple[Any, Any]:
