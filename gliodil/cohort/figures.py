@@ -31,20 +31,20 @@ def difference_figure(coverages: Coverages, analysis: Analysis) -> Figure:
     Patients are spread vertically where their differences are alike. Empty recurrences are left out.
     """
     plans = [name for name in analysis.primary if name != analysis.reference]
-    figure = new_figure(12.0, 1.1 + 1.25 * max(1, len(plans)))
+    figure = new_figure(12.0, 1.2 + 1.3 * max(1, len(plans)))
     axes = figure.subplots()
     reference = coverages.plans[analysis.reference]
     for place, plan in enumerate(reversed(plans)):
         pairs = [(v, reference.get(p)) for p, v in coverages.plans[plan].items()]
         d = 100 * np.asarray([v - r for v, r in pairs if v is not None and r is not None])
-        shown = place + 0.34 * _spread(d)
+        shown = place + 0.08 + 0.30 * _spread(d)
         for use, colour, marker in ((d > 0, VERMILLION, "^"), (d == 0, QUIET, "o"), (d < 0, DEEP_BLUE, "v")):
             axes.scatter(d[use], shown[use], s=16, color=colour, marker=marker, alpha=0.55, linewidths=0)
         found = analysis.primary[plan]
-        mean = 100 * found.mean_difference
+        mean, below = 100 * found.mean_difference, place - 0.36
         if found.low is not None and found.high is not None:
-            axes.plot([100 * found.low, 100 * found.high], [place, place], color=INK, linewidth=4, zorder=3)
-        axes.plot([mean], [place], marker="D", color="white", markeredgecolor=INK, markersize=8, zorder=4)
+            axes.plot([100 * found.low, 100 * found.high], [below, below], color=INK, linewidth=3, zorder=3)
+        axes.plot([mean], [below], marker="D", color="white", markeredgecolor=INK, markersize=8, zorder=4)
         axes.text(
             1.01,
             place,

@@ -98,15 +98,14 @@ def p_value(value: float | None) -> str:
 def sentence(analysis: Analysis) -> str:
     """Return in words how many patients an analysis rests on."""
     left = analysis.patients - analysis.empty
-    words = f"{analysis.patients} patients with a follow-up; "
     if analysis.empty:
-        words += (
-            f"{analysis.empty} of them have no {analysis.definition} and are left out of the primary analysis, "
-            f"which has {left}. "
+        words = (
+            f"{analysis.empty} of {analysis.patients} patients have no {analysis.definition}; the primary analysis "
+            f"has the other {left}. "
         )
     else:
-        words += f"all have {analysis.definition}. "
+        words = f"No patient is without {analysis.definition}. "
     return words + (
-        f"{analysis.reference} covers everything already in {analysis.reference_full} of {left}: "
-        "those can only stay equal or get worse."
+        f"{analysis.reference} covers all of it in {analysis.reference_full} of {left}: those can only stay equal "
+        "or get worse."
     )

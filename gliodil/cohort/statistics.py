@@ -130,7 +130,7 @@ def _influence(
     d: NDArray[np.float64], patients: Sequence[str], *, resamples: int, seed: int
 ) -> Influence | None:
     """Leave out each patient in turn; the mean without patient i is (Σd − dᵢ) / (n − 1)."""
-    if d.size < 3:
+    if d.size < 3 or not d.any():
         return None
     without = (d.sum() - d) / (d.size - 1)
     most = int(np.argmax(np.abs(without - d.mean())))
