@@ -78,18 +78,22 @@ def choose_resources(
     InputError
         If the memory of a worker does not suffice for the grid.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     needed = 1000 * memory_gb(config)
     total = memory_mb if memory_mb is not None else SHARE_OF_MEMORY * machine_memory_mb()
-    count = workers if workers is not None else max(1, min(processors, int(total / needed)))
-    if count < 1 or total / count < needed:
+    count = workers if workers is not None else max(1, min(processors(), int(total / needed)))
+    if count < 1 or total < count * needed:
         raise InputError(
             "The workers do not have the memory one patient needs.",
             expected=f"about {needed:.0f} MB for each of at least 1 worker ({config.cells}³ cells)",
             found=f"{total:.0f} MB for {count}",
             remedy="use fewer workers (--n-procs), more memory (--mem-mb) or fewer cells (--cells)",
         )
-    return Resources(count, 1 if count > 1 else processors, total / count)
+    return Resources(count, 1 if count > 1 else processors(), total / count)
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_memory_mb() -> float:
@@ -145,7 +149,7 @@ def local_workers(resources: Resources, *, at_most: int, scratch: Path | None = 
             threads_per_worker=1,
             processes=True,
             memory_limit=int(resources.memory_mb * 1e6),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
             host="127.0.0.1",
             silence_logs=60,  # above critical: what matters is in status.json
@@ -197,35 +201,43 @@ class DaskWorkers:
     ) -> Iterator[tuple[Item, Result | Exception]]:
         """See `Workers.map`; no worker has more than one item."""
         from distributed import wait
-        from distributed.client import FutureCancelledError
-        from distributed.scheduler import KilledWorker
 
         waiting, running = list(reversed(items)), dict[Any, Item]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.count:
                     item = waiting.pop()
-                    future = self._client.submit(
-                        function, item, pure=False, key=f"gliodil-{uuid.uuid4().hex}"
-                    )
-                    running[future] = item
+                    name = f"gliodil-{uuid.uuid4().hex}"
+                    running[self._client.submit(function, item, pure=False, key=name)] = item
                 if not running:  # workers are still queued on a cluster, or being restarted
                     time.sleep(0.2)
                     continue
                 # Not for ever: workers may join meanwhile.
                 with suppress(TimeoutError):
                     wait(list(running), timeout=2, return_when="FIRST_COMPLETED")
-                for future in [f for f in running if f.done()]:
-                    item = running.pop(future)
-                    try:
-                        yield item, future.result()
-                    except (KilledWorker, FutureCancelledError) as error:
-                        yield item, _lost(error)
-                    except Exception as error:
-                        yield item, error
+                done = [(running.pop(f), _outcome(f)) for f in list(running) if f.done()]
+                yield from done
         finally:
             for future in running:
                 future.cancel()
+
+
+def _outcome(future: Any) -> Any:
+    """Return the result of a finished future, or its error, and let go of it.
+
+    A result that is not let go of would be computed again when the worker that holds it dies.
+    """
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except (KilledWorker, FutureCancelledError) as error:
+        return _lost(error)
+    except Exception as error:
+        return error
+    finally:
+        future.release()
 
 
 def _lost(error: Exception) -> WorkerLostError:

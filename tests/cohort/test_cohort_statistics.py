@@ -200,7 +200,9 @@ def test_published_patients_without_empties(published):
 
 
 def test_one_published_patient_carries_much_of_the_mean(published):
-    found = analyse(published["152 patients, no FET-PET", "enhancing core recurrence"]).with_empty["GliODIL Plan"]
+    found = analyse(published["152 patients, no FET-PET", "enhancing core recurrence"]).with_empty[
+        "GliODIL Plan"
+    ]
     assert found.influence.patient == "497"
     assert 100 * found.influence.difference == pytest.approx(94.14, abs=0.05)
     assert 100 * found.influence.mean_without == pytest.approx(1.38, abs=0.0051)
@@ -217,5 +219,7 @@ def test_published_models_compared_with_each_other(published):
     plans = published["152 patients, no FET-PET", "enhancing core recurrence"].plans
     for other, expected in (("LMI", 9.16), ("fGliODIL Plan", 5.38)):
         names = list(plans[other])
-        one, two = ([1.0 if (v := plans[p][n]) is None else v for n in names] for p in ("GliODIL Plan", other))
+        one, two = (
+            [1.0 if (v := plans[p][n]) is None else v for n in names] for p in ("GliODIL Plan", other)
+        )
         assert 100 * paired(one, two, names).mean_difference == pytest.approx(expected, abs=0.0051)
