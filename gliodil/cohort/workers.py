@@ -69,7 +69,7 @@ def choose_resources(
     Parameters
     ----------
     workers
-        Number wanted; None: as many as fit.
+        Number wanted; None: as many as fit, and one where the fit runs on a GPU, which they would share.
     memory_mb
         Memory of all workers together, MB; None: nine tenths of the machine's.
 
@@ -80,7 +80,8 @@ def choose_resources(
     """
     needed = 1000 * memory_gb(config)
     total = memory_mb if memory_mb is not None else SHARE_OF_MEMORY * machine_memory_mb()
-    count = workers if workers is not None else max(1, min(processors(), int(total / needed)))
+    fitting = 1 if _on_gpu(config) else max(1, min(processors(), int(total / needed)))
+    count = workers if workers is not None else fitting
     if count < 1 or total < count * needed:
         raise InputError(
             "The workers do not have the memory one patient needs.",
@@ -89,6 +90,14 @@ def choose_resources(
             remedy="use fewer workers (--n-procs), more memory (--mem-mb) or fewer cells (--cells)",
         )
     return Resources(count, 1 if count > 1 else processors(), total / count)
+
+
+def _on_gpu(config: FitConfig) -> bool:
+    if config.device == "cpu":
+        return False
+    from gliodil.inference.case import choose_device
+
+    return choose_device(config.device).type == "cuda"
 
 
 def processors() -> int:
