@@ -17,6 +17,8 @@ from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
 from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
 from gliodil.cohort.workers import InProcess, Workers, choose_resources, local_workers, remote_workers
+from gliodil.data.labels import get_convention
+from gliodil.planning.rules import get_rule
 from gliodil.reporting.folder import ensure_writable
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
     """Check and plan the patients of a cohort; return the exit code."""
     out = ensure_writable(arguments.out).resolve()
     rows = _rows(arguments)
+    # What would fail every patient is one error.
+    get_rule(arguments.rule)
+    if arguments.labels is not None:
+        get_convention(arguments.labels)
     request = Request(
         out, config, arguments.rule, arguments.force, arguments.retry_failed, started=time.time()
     )
@@ -103,14 +109,15 @@ def _workers(
         return
     if arguments.scheduler is not None:
         with remote_workers(arguments.scheduler) as workers:
-            terminal.note(f"{patients} patients, {workers.count} workers at {arguments.scheduler}")
+            at = f"{_count(workers.count, 'worker')} at {arguments.scheduler}"
+            terminal.note(f"{_count(patients, 'patient')}, {at}; all are checked first")
             yield workers
         return
     resources = choose_resources(config, workers=arguments.n_procs, memory_mb=arguments.mem_mb)
     count = min(resources.workers, patients)
     terminal.note(
         f"{_count(patients, 'patient')}, {_count(count, 'worker')} of {resources.threads} thread(s) "
-        f"and {resources.memory_mb / 1000:.1f} GB"
+        f"and {resources.memory_mb / 1000:.1f} GB; all are checked first"
     )
     with local_workers(resources, at_most=patients, scratch=arguments.work_dir) as workers:
         yield workers

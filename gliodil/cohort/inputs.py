@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from gliodil.cohort.bids import find_subjects, is_bids
 from gliodil.data.discover import FILE_ROLES
+from gliodil.data.load import choose_files
 from gliodil.data.nifti import is_nifti_name
 from gliodil.data.patient import Patient, load_patient
-from gliodil.errors import InputError
+from gliodil.errors import GliodilError, InputError
 
 COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
 """Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
@@ -43,6 +44,13 @@ class Row:
         if self.problem is not None:
             raise self.problem.for_patient(self.identity)
         return load_patient(self.folder, files=self.files, labels=self.labels, identity=self.identity)
+
+    def find(self) -> dict[str, Path]:
+        """Return the files that would be read, by role, as far as names alone tell."""
+        try:
+            return choose_files(self.folder, self.files)[0]
+        except GliodilError:
+            return dict(self.files)
 
 
 def find_rows(

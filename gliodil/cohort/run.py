@@ -42,7 +42,6 @@ class Summary:
     """How a cohort ended."""
 
     outcomes: tuple[Outcome, ...]
-    checks: tuple[Check, ...]
     seconds: float
 
     @property
@@ -128,7 +127,7 @@ def run_cohort(
         if row.identity not in progress.outcomes:
             progress.add(Outcome(row.identity, "skipped"))
     outcomes = tuple(progress.outcomes[row.identity] for row in rows)
-    return Summary(outcomes, tuple(checks), time.perf_counter() - began)
+    return Summary(outcomes, time.perf_counter() - began)
 
 
 def _plan_all(

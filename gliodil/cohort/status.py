@@ -13,13 +13,12 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
 from gliodil.reporting.jsonable import read_json, write_json
 
 STATUS_FILE, LOG_FILE, LOCK_FILE = "status.json", "run.log", ".lock"
-State = Literal["running", "done", "failed", "skipped"]
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:

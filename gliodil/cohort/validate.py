@@ -73,7 +73,7 @@ def check_row(row: Row, request: Request) -> Check:
     except Exception as error:
         if isinstance(error, GliodilError):
             error.for_patient(row.identity)
-        return Check(row.identity, "invalid", hashes=input_hashes(row.files), error=describe_error(error))
+        return Check(row.identity, "invalid", hashes=input_hashes(row.find()), error=describe_error(error))
     decision, known = decide(out, wanted, request)
     described = patient.describe()[0]
     return Check(

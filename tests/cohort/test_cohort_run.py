@@ -75,6 +75,8 @@ def test_the_broken_ones_fail_with_reasons_and_the_good_one_is_done(planned):
     assert torn["error"]["type"] == "ImageFileError"
     assert torn["error"]["file"] == "wm.nii.gz"
     assert "load" in torn["error"]["traceback"]
+    assert torn["inputs"]["wm"]["name"] == "wm.nii.gz"
+    assert len(torn["inputs"]["wm"]["sha256"]) == 64
     assert not (root / "out/torn/report.html").exists()
 
 
@@ -163,11 +165,14 @@ def test_only_chooses_patients(planned, cohort, tmp_path):
     assert statuses(tmp_path / "out") == {"odd": "failed"}
 
 
-def test_misuse_is_one_error_and_exit_code_1(cohort, tmp_path):
+def test_misuse_is_one_error_and_exit_code_1(planned, cohort, tmp_path):
     for arguments in (
         (tmp_path / "nowhere", tmp_path / "out", "participant"),
         (tmp_path, tmp_path / "out", "everything"),
         (tmp_path, tmp_path / "out", "group"),
+        (planned[0] / "in", tmp_path / "out", "participant", "--rule", "none-such"),
+        (planned[0] / "in", tmp_path / "out", "participant", "--labels", "none-such"),
+        (planned[0] / "in", tmp_path / "out", "participant", "--mem-mb", 100),
     ):
         assert cohort(*arguments).code == 1
     assert not (tmp_path / "out").exists()
