@@ -7,11 +7,12 @@ In such a table an empty recurrence stands as covered by 100 % with an IoU of 0,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gliodil.cohort.statistics import RESAMPLES, Paired, Stratum, paired, strata
+from gliodil.cohort.statistics import CLASSES, RESAMPLES, Paired, Stratum, paired, recurrence_class, strata
 from gliodil.errors import InputError
 
 _HEADER = ("Patient_Code", "Model_Name", "Coverage[%]", "IoU")
@@ -51,6 +52,8 @@ class Analysis:
     with_empty: Mapping[str, Paired] = field(default_factory=dict)
     """By plan, empty recurrences counted as covered in full by every plan."""
     strata: Mapping[str, Sequence[Stratum]] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By plan, how many recurrences are central, in-field, marginal and distant; empty ones are none of them."""
 
 
 def analyse(coverages: Coverages, *, resamples: int = RESAMPLES, seed: int = 0) -> Analysis:
@@ -85,7 +88,13 @@ def analyse(coverages: Coverages, *, resamples: int = RESAMPLES, seed: int = 0) 
         primary=primary,
         with_empty=with_empty,
         strata=layers,
+        classes={plan: _classes(values.values()) for plan, values in coverages.plans.items()},
     )
+
+
+def _classes(values: Iterable[float | None]) -> dict[str, int]:
+    counts = Counter(recurrence_class(value) for value in values if value is not None)
+    return {name: counts[name] for name in CLASSES}
 
 
 def _full(coverage: float | None) -> float:

@@ -18,6 +18,7 @@ from gliodil.cohort.coverages import Analysis, Coverages, analyse, read_coverage
 from gliodil.cohort.curves import CURVE_FILE
 from gliodil.cohort.inputs import Row
 from gliodil.cohort.report import write_cohort_report
+from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import InputError
@@ -26,6 +27,13 @@ from gliodil.reporting.metrics import STATEMENT
 
 PLANS = {"standard": "Standard CTV", "trimmed": "Trimmed CTV", "model": "Model CTV"}
 RECURRENCES = {"enhancing": "enhancing recurrence", "any": "any recurrence"}
+
+CLASS_LEVELS = {
+    "central": "more than 95 % inside the plan",
+    "in-field": "more than 80 %",
+    "marginal": "20 % or more",
+    "distant": "less",
+}
 
 COLUMNS: dict[str, dict[str, Any]] = {
     "patient_id": {"Description": "Name of the patient"},
@@ -49,6 +57,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "difference_any": {"Description": "coverage_any minus that of the standard plan"},
     "missed_enhancing_ml": {"Description": "Enhancing recurrence outside the plan", "Units": "mL"},
     "missed_any_ml": {"Description": "Any recurrence outside the plan", "Units": "mL"},
+    "iou_enhancing": {"Description": "Enhancing recurrence and plan, intersection over union"},
+    "iou_any": {"Description": "The same for any recurrence"},
+    "class_enhancing": {"Description": "Where the enhancing recurrence lies", "Levels": CLASS_LEVELS},
+    "class_any": {"Description": "The same for any recurrence", "Levels": CLASS_LEVELS},
     "area_enhancing": {"Description": "Mean coverage over volumes from 0 to 2 times the standard plan's"},
     "area_any": {"Description": "The same for any recurrence"},
     "recurrence_enhancing_ml": {"Description": "Volume of the enhancing recurrence", "Units": "mL"},
@@ -199,7 +211,7 @@ def _table_rows(member: Member) -> list[dict[str, Any]]:
     common["infiltration_length_mm"] = metrics["parameters"]["infiltration_length_mm"]["value"]
     rows = []
     for plan in PLANS:
-        row = {**common, "plan": plan, "volume_ml": metrics["volumes_ml"][f"ctv_{plan}"]}
+        row: dict[str, Any] = {**common, "plan": plan, "volume_ml": metrics["volumes_ml"][f"ctv_{plan}"]}
         for kind in RECURRENCES:
             covered = (metrics["coverage"] or {}).get(kind)
             curve = curves.get(kind) or {}
@@ -209,7 +221,11 @@ def _table_rows(member: Member) -> list[dict[str, Any]]:
             if covered is not None:
                 row[f"coverage_{kind}"] = covered[plan]
                 row[f"difference_{kind}"] = covered[plan] - covered["standard"]
-                row[f"missed_{kind}_ml"] = None if volume is None else volume * (1 - covered[plan])
+                row[f"class_{kind}"] = recurrence_class(covered[plan])
+                if volume is not None:
+                    inside = covered[plan] * volume
+                    row[f"missed_{kind}_ml"] = volume - inside
+                    row[f"iou_{kind}"] = inside / (volume + row["volume_ml"] - inside)
         rows.append(row)
     return rows
 

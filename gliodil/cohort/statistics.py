@@ -169,3 +169,14 @@ def strata(plan: ArrayLike, standard: ArrayLike) -> list[Stratum]:
         )
         for i in range(len(EDGES) - 1)
     ]
+
+
+CLASSES = ("central", "in-field", "marginal", "distant")
+
+
+def recurrence_class(coverage: float) -> str:
+    """Return where a recurrence lies relative to a plan, by the fraction inside.
+
+    Central: more than 95 %; in-field: more than 80 %; marginal: 20 % or more; distant: less (McDonald et al.).
+    """
+    return CLASSES[0] if coverage > 0.95 else CLASSES[1] if coverage > 0.8 else CLASSES[2 + (coverage < 0.2)]

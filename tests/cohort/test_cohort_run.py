@@ -253,6 +253,12 @@ def test_the_group_has_every_patient_and_counts_the_failed(copied, cohort):
         assert float(row["difference_any"]) == pytest.approx(kind[row["plan"]] - kind["standard"], abs=1e-5)
         missed = float(row["recurrence_any_ml"]) * (1 - kind[row["plan"]])
         assert float(row["missed_any_ml"]) == pytest.approx(missed, abs=1e-4)
+    # The same from the voxels.
+    later, plan = (
+        np.asarray(nib.load(path).dataobj) != 0
+        for path in (copied / "in/good/recurrence.nii.gz", copied / "out/good/ctv_model.nii.gz")
+    )
+    assert float(rows[2]["iou_any"]) == pytest.approx((later & plan).sum() / (later | plan).sum(), rel=1e-4)
     statistics = json.loads((copied / "out/cohort_statistics.json").read_text())
     assert statistics["patients"] == {"done": 1, "failed": 2}
     assert statistics["analyses"][1]["primary"]["Model CTV"]["n"] == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gliodil.cohort.coverages import Coverages, analyse, is_coverage_table, read_coverage_table
-from gliodil.cohort.statistics import bootstrap_interval, paired, strata
+from gliodil.cohort.statistics import bootstrap_interval, paired, recurrence_class, strata
 from gliodil.errors import InputError
 
 STANDARD = {"a": 0.50, "b": 0.80, "c": 1.00, "d": 0.90, "e": None, "f": 0.20}
@@ -67,6 +67,13 @@ def test_patients_are_divided_by_what_the_standard_plan_covers(analysis):
     assert [(s.low, s.high, s.n) for s in found] == [(0, 0.5, 1), (0.5, 0.8, 1), (0.8, 0.95, 2), (0.95, 1, 1)]
     assert [s.mean_difference for s in found] == pytest.approx([0.70, 0.20, 0.0, 0.0])
     assert strata([0.5], [0.4])[3].mean_difference is None
+
+
+def test_recurrences_are_sorted_by_where_they_lie(analysis):
+    shares = (0.96, 0.95, 0.81, 0.80, 0.20, 0.19, 0.0)
+    words = ["central", "in-field", "in-field", "marginal", "marginal", "distant", "distant"]
+    assert [recurrence_class(share) for share in shares] == words
+    assert analysis.classes["Standard CTV"] == {"central": 1, "in-field": 1, "marginal": 3, "distant": 0}
 
 
 def test_the_bootstrap_interval_of_two_values_is_known():
