@@ -39,7 +39,7 @@ def difference_figure(coverages: Coverages, analysis: Analysis) -> Figure:
         d = 100 * np.asarray([v - r for v, r in pairs if v is not None and r is not None])
         shown = place + 0.08 + 0.30 * _spread(d)
         for use, colour, marker in ((d > 0, VERMILLION, "^"), (d == 0, QUIET, "o"), (d < 0, DEEP_BLUE, "v")):
-            axes.scatter(d[use], shown[use], s=16, color=colour, marker=marker, alpha=0.55, linewidths=0)
+            axes.scatter(d[use], shown[use], s=26, color=colour, marker=marker, alpha=0.55, linewidths=0)
         found = analysis.primary[plan]
         mean, below = 100 * found.mean_difference, place - 0.36
         if found.low is not None and found.high is not None:

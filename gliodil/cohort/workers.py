@@ -250,10 +250,11 @@ def _outcome(future: Any) -> Any:
 
 
 def _lost(error: Exception) -> WorkerLostError:
+    deaths = getattr(error, "allowed_failures", ALLOWED_DEATHS) + 1
     lost = WorkerLostError(
         "The worker process died.",
         expected="a patient that fits into the memory of its worker",
-        found=f"a process killed {ALLOWED_DEATHS + 1} times over, most often for its memory",
+        found=f"{deaths} processes died over it, most often for their memory",
         remedy="give each worker more memory (--n-procs, --mem-mb), then --retry-failed",
     )
     return lost.with_traceback(error.__traceback__)
