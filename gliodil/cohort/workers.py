@@ -140,7 +140,9 @@ def local_workers(resources: Resources, *, at_most: int, scratch: Path | None = 
         If Dask is not installed.
     """
     dask, distributed = _dask()
-    environment = dict.fromkeys(_THREADS, str(resources.threads))
+    # Several workers have one thread each whatever the shell says; a single one does as the shell says.
+    shell = os.environ if resources.workers == 1 else {}
+    environment = {name: shell.get(name, str(resources.threads)) for name in _THREADS}
     settings = {
         "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
         "distributed.scheduler.worker-ttl": None,  # compiled code may hold a worker's attention for long
@@ -149,7 +151,6 @@ def local_workers(resources: Resources, *, at_most: int, scratch: Path | None = 
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,
-        "distributed.nanny.pre-spawn-environ": {**environment, "MALLOC_TRIM_THRESHOLD_": "65536"},
     }
     with (
         dask.config.set(settings),
@@ -161,6 +162,7 @@ def local_workers(resources: Resources, *, at_most: int, scratch: Path | None = 
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address=None,
             host="127.0.0.1",
+            env=environment,
             silence_logs=60,  # above critical: what matters is in status.json
             local_directory=None if scratch is None else str(scratch),
         ) as cluster,

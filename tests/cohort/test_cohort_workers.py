@@ -69,6 +69,23 @@ def test_a_killed_and_a_greedy_worker_do_not_stop_the_others(tmp_path):
     assert set(attempts.values()) <= {1, 2}  # a result can be lost with the worker that holds it
 
 
+def threads(_: int) -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"))
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [(Resources(2, 1, 600.0), ("1", "1", "1")), (Resources(1, 3, 600.0), ("5", "3", "3"))],
+    ids=["several: one each", "one: what the shell says, else all"],
+)
+def test_threads_of_a_worker(resources, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    for name in ("NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):  # Dask leaves some behind in this process
+        monkeypatch.delenv(name, raising=False)
+    with local_workers(resources, at_most=1) as workers:
+        assert next(workers.map(threads, [0]))[1] == expected
+
+
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[str]:
     """Start a Dask scheduler and two workers, each a process of its own, as on a cluster."""
