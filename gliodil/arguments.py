@@ -32,6 +32,9 @@ EXAMPLES = {
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
     "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
+    "cohort": """gliodil cohort patients/ results participant      one folder per patient, or a BIDS dataset, or a TSV
+  gliodil cohort patients/ results participant --retry-failed
+  gliodil cohort patients/ results group           cohort.tsv and cohort.html from what is finished""",
     "doctor": "gliodil doctor",
 }
 
@@ -81,13 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="label convention: brats-2017, brats-2023, brats-2024-post, gliodil or decathlon (default: told "
         "from the labels, or refused)",
     )
-    plan.add_argument(
-        "--rule",
-        default=DEFAULT_RULE,
-        metavar="NAME",
-        help="plan rule: benchmark-15mm, estro-eano-2023, eortc-2016, rtog, or a file ending in .toml (default: "
-        "%(default)s)",
-    )
+    _add_rule(plan)
     plan.add_argument(
         "--oar",
         type=_organ,
@@ -119,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
     evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
 
+    _add_cohort(command("cohort", "plan many patients, then say what all of them show together", fitting))
+
     command("doctor", "show versions, devices, extras and threads")
     return parser
 
@@ -128,6 +127,61 @@ def _organ(text: str) -> tuple[str, Path]:
     if not (name.strip() and sign and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in brainstem=bs.nii.gz")
     return name.strip(), Path(file)
+
+
+def _add_rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rule",
+        default=DEFAULT_RULE,
+        metavar="NAME",
+        help="plan rule: benchmark-15mm, estro-eano-2023, eortc-2016, rtog, or a file ending in .toml (default: "
+        "%(default)s)",
+    )
+
+
+def _add_cohort(cohort: argparse.ArgumentParser) -> None:
+    cohort.add_argument(
+        "source",
+        type=Path,
+        metavar="INPUT",
+        help="BIDS dataset, folder of patient folders, or TSV; for group also a table of coverages",
+    )
+    cohort.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
+    cohort.add_argument("level", choices=["participant", "group"], help="plan patients, or sum up")
+    cohort.add_argument(
+        "--only",
+        "--participant-label",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="these patients only (in BIDS without sub-)",
+    )
+    cohort.add_argument("--retry-failed", action="store_true", help="try again what failed before")
+    cohort.add_argument("--force", action="store_true", help="plan again what is finished")
+    cohort.add_argument("--stop-on-first-error", action="store_true", help="start no patient after a failure")
+    cohort.add_argument(
+        "--dry-run", action="store_true", help="check all patients, say what would run, and stop"
+    )
+    cohort.add_argument("--labels", metavar="NAME", help="label convention where the TSV names none")
+    _add_rule(cohort)
+    workers = cohort.add_argument_group("workers")
+    workers.add_argument(
+        "--n-procs", type=int, metavar="N", help="worker processes (default: as many as fit)"
+    )
+    workers.add_argument(
+        "--mem-mb", type=float, metavar="MB", help="memory of all workers (default: 90 %% of the machine's)"
+    )
+    workers.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="scratch folder of the workers")
+    workers.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="use the workers of this Dask scheduler (tcp://host:8786), or `none`: this process alone",
+    )
+    cohort.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        help="take a BIDS dataset that does not describe itself",
+    )
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

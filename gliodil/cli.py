@@ -1,4 +1,4 @@
-"""The command line: arguments in, library calls, exit codes out (0 done, 1 misuse or bad input)."""
+"""The command line: arguments in, library calls, exit codes out (0 done, 1 misuse or bad input, 2 failed patients)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal(quiet=arguments.quiet, verbose=arguments.verbose)
     try:
         with _logging(arguments):
-            _COMMANDS[arguments.command](arguments, terminal)
+            code = _COMMANDS[arguments.command](arguments, terminal)
     except GliodilError as error:
         terminal.error(str(error))
         return 1
     except KeyboardInterrupt:
         terminal.error("Interrupted before the result was complete.")
         return 1
-    return 0
+    return code or 0
 
 
 def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -107,6 +107,14 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.say(str(evaluated.report))
 
 
+def _cohort(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from gliodil.cohort.command import run_group, run_participants
+
+    if arguments.level == "group":
+        return run_group(arguments, terminal)
+    return run_participants(arguments, _config(arguments), terminal)
+
+
 def _doctor(_: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.doctor import findings
 
@@ -114,11 +122,12 @@ def _doctor(_: argparse.Namespace, terminal: Terminal) -> None:
         terminal.say(f"{name:<18} {value}")
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], None]] = {
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], int | None]] = {
     "demo": _demo,
     "plan": _plan,
     "simulate": _simulate,
     "evaluate": _evaluate,
+    "cohort": _cohort,
     "doctor": _doctor,
 }
 

@@ -15,7 +15,7 @@ EXTRAS = {
     "dicom": ("pydicom", "highdicom"),
     "register": ("dipy", "nilearn"),
     "skullstrip": ("deepbet",),
-    "cohort": ("dask", "distributed", "filelock", "pandas"),
+    "cohort": ("dask", "distributed", "filelock"),
     "notebook": ("ipykernel", "jupytext", "nbclient", "nbconvert"),
 }
 LIBRARIES = ("torch", "numba", "numpy", "scipy", "nibabel", "scikit-image", "meshio", "rich")

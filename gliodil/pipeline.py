@@ -112,13 +112,11 @@ def plan_patient(
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
         check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
-        rule, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
-        config = replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
-        # A rule of one's own has no other record than this.
-        written = name if name == rule.name else asdict(rule)
-        record = {"fit": config.to_dict(), "rule": written, "exclude": sorted(exclude), **(settings or {})}
+        record = settings_record(config, rule, exclude=exclude, settings=settings)
+        rule = get_rule(rule) if isinstance(rule, str) else rule
+        config = reaching(config, rule)
         record["fingerprint"] = fingerprint(patient, record, organs)
-        if resume and (kept := _finished(out, record["fingerprint"])) is not None:
+        if resume and (kept := finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
         logger.info("patient %s: %r", patient.identity, patient)
@@ -178,6 +176,28 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     return Evaluated(report, dict(coverage), tuple(warnings))
 
 
+def reaching(config: FitConfig, rule: PlanRule) -> FitConfig:
+    """Return the settings with a crop that holds the rule's CTV."""
+    return replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
+
+
+def settings_record(
+    config: FitConfig,
+    rule: str | PlanRule,
+    *,
+    exclude: Collection[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
+    from gliodil.planning.rules import get_rule
+
+    found, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
+    # A rule of one's own has no other record than this.
+    written = name if name == found.name else asdict(found)
+    fit = reaching(config, found).to_dict()
+    return {"fit": fit, "rule": written, "exclude": sorted(exclude), **(settings or {})}
+
+
 def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
     """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
     digest = hashlib.sha256()
@@ -197,8 +217,8 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | 
     return digest.hexdigest()
 
 
-def _finished(out: Path, wanted: str) -> dict[str, Any] | None:
-    """Metrics of a finished folder with this fingerprint, else None."""
+def finished(out: Path, wanted: str) -> dict[str, Any] | None:
+    """Return the metrics of a plan folder finished with this fingerprint, else None."""
     from gliodil.reporting.jsonable import read_json
 
     try:

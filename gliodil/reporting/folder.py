@@ -25,6 +25,7 @@ from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
 from gliodil.reporting.provenance import build_provenance, input_record
 from gliodil.reporting.report import render_report
+from gliodil.reporting.viewer import save_viewer
 
 if TYPE_CHECKING:
     from gliodil.planning.plans import Plans
@@ -94,6 +95,7 @@ def write_plan_folder(
     with _all_or_nothing(out) as partial:
         plans.save(partial)
         save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
+        save_viewer(patient, plans, partial / "figures")
         provenance = build_provenance(patient, fit, config=config)
         files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
         provenance["inputs"] += [input_record(key, path) for key, path in files.items()]

@@ -1,12 +1,13 @@
 """`report.html`: one self-contained page about one plan, made from the files of its folder.
 
-`render_report(folder)` reads `metrics.json`, `provenance.json` and `figures/*.png` and nothing else, so a
+`render_report(folder)` reads `metrics.json`, `provenance.json` and `figures/` and nothing else, so a
 report can be made again whenever a number changes. Pictures are embedded; nothing is fetched.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gliodil.errors import InputError, MissingExtraError
 from gliodil.reporting import wording
 from gliodil.reporting.figures import FIGURES
 from gliodil.reporting.jsonable import read_json
+from gliodil.reporting.viewer import VIEWER_FILE, niivue_bundle
 
 TEMPLATE = "report.html.j2"
 
@@ -101,6 +103,7 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "metrics": metrics,
         "provenance": provenance,
         "figures": _embedded(figures),
+        "viewer": _viewer(figures / VIEWER_FILE),
         "converged": metrics["status"] == "converged",
         "status": wording.status_sentence(metrics),
         "caution": wording.CAUTION,
@@ -153,6 +156,18 @@ def _embedded(folder: Path) -> dict[str, dict[str, str]]:
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             found[name] = {"title": text.title, "caption": text.caption, "alt": text.alt, "data": data}
     return found
+
+
+def _viewer(path: Path) -> dict[str, Any] | None:
+    """Return data and library of the interactive viewer, as they stand in the page; None without either."""
+    library = niivue_bundle()
+    if library is None or not path.is_file():
+        return None
+    from markupsafe import Markup
+
+    # Within a script element only "</" could end it.
+    data = json.dumps(read_json(path)).replace("</", "<\\/")
+    return {"library": Markup(library), "data": Markup(data)}
 
 
 def _coverage(coverage: Mapping[str, Any] | None) -> list[tuple[str, Mapping[str, float] | None]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gliodil.data.patient import load_patient
-from gliodil.pipeline import RESULT_FILES, fingerprint
+from gliodil.pipeline import RESULT_FILES, fingerprint, finished
 
 FILES = [
     "density.nii.gz",
@@ -189,13 +189,11 @@ def test_the_fingerprint_of_a_patient_in_memory_follows_its_voxels(synthetic):
 
 @pytest.mark.parametrize("missing", ["density.nii.gz", "surfaces/ctv_model.vtu", "metrics.json"])
 def test_resume_does_not_keep_what_is_incomplete(planned, original, missing):
-    from gliodil.pipeline import _finished
-
     wanted = json.loads((planned / "provenance.json").read_text())["config"]["fingerprint"]
-    assert _finished(planned, wanted) is not None
-    assert _finished(planned, "another") is None
+    assert finished(planned, wanted) is not None
+    assert finished(planned, "another") is None
     (planned / missing).unlink()
-    assert _finished(planned, wanted) is None
+    assert finished(planned, wanted) is None
 
 
 def test_a_dry_run_shows_the_inputs_and_writes_nothing(cli, patient, tmp_path, monkeypatch, contents):

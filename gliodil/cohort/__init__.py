@@ -1,0 +1,1 @@
+"""Many patients: what to plan, checked first; one task each; what all of them say together."""

@@ -1,0 +1,228 @@
+"""What a cohort is made of: a BIDS dataset, a folder of patient folders, or a table (TSV) to one row per patient.
+
+Nothing is read here but names and the table itself; whether a patient can be planned is for `validate` to say.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from gliodil.cohort.bids import find_subjects, is_bids
+from gliodil.data.discover import FILE_ROLES
+from gliodil.data.load import choose_files
+from gliodil.data.nifti import is_nifti_name
+from gliodil.data.patient import Patient, load_patient
+from gliodil.errors import GliodilError, InputError
+
+COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
+"""Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
+ABSENT = ("", "n/a", "NA")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One patient of a cohort (in BIDS: one session with a segmentation), not read yet."""
+
+    identity: str
+    place: str
+    """Folder of the results below the cohort's output folder, with forward slashes."""
+    folder: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    labels: str | None = None
+    """Label convention; None: told from the labels."""
+    problem: InputError | None = None
+    """Why this row cannot be used, if names alone show it."""
+
+    def load(self) -> Patient:
+        """Read the patient, with every check of `load_patient`."""
+        if self.problem is not None:
+            raise self.problem.for_patient(self.identity)
+        return load_patient(self.folder, files=self.files, labels=self.labels, identity=self.identity)
+
+    def find(self) -> dict[str, Path]:
+        """Return the files that would be read, by role, as far as names alone tell."""
+        try:
+            return choose_files(self.folder, self.files)[0]
+        except GliodilError:
+            return dict(self.files)
+
+
+def find_rows(
+    source: Path | str,
+    out: Path | str,
+    *,
+    only: Sequence[str] = (),
+    labels: str | None = None,
+    validate_bids: bool = True,
+) -> list[Row]:
+    """Return the patients of a cohort in order of their names.
+
+    Parameters
+    ----------
+    source
+        BIDS dataset, folder of patient folders, or TSV.
+    out
+        Output folder, left out of the search if it lies inside `source`.
+    only
+        Names of the patients wanted (in BIDS with or without ``sub-``); empty: all.
+    labels
+        Label convention of rows that name none.
+    validate_bids
+        Whether a BIDS dataset has to carry a valid ``dataset_description.json``.
+
+    Raises
+    ------
+    InputError
+        If `source` is none of the three, names a patient twice, or does not have a patient in `only`.
+    """
+    source, out = Path(source).resolve(), Path(out).resolve()
+    if source.is_file():
+        rows = _from_table(source, labels)
+    elif not source.is_dir():
+        raise InputError(
+            "The cohort does not exist.",
+            file=source,
+            expected="a BIDS dataset, a folder of patient folders, or a TSV",
+            found="nothing of that name",
+            remedy="check the path",
+        )
+    elif is_bids(source):
+        rows = _from_bids(source, out, labels, validate=validate_bids)
+    else:
+        rows = _from_folders(source, out, labels)
+    return _selected(sorted(rows, key=lambda row: row.identity), only, source)
+
+
+def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
+    folders = [
+        path
+        for path in source.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.resolve() != out
+    ]
+    if not folders:
+        single = any(is_nifti_name(path.name) for path in source.iterdir())
+        raise InputError(
+            "The folder holds no patient folders.",
+            file=source,
+            expected="one folder per patient, a BIDS dataset, or a TSV",
+            found="images of one patient" if single else "no folders",
+            remedy=f"gliodil plan {source.name}" if single else "check the path",
+        )
+    return [Row(_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+
+
+def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -> list[Row]:
+    subjects = find_subjects(source, out, validate=validate)
+    return [
+        Row(
+            subject.identity,
+            str(PurePosixPath(*subject.identity.split("_"))),
+            files=subject.files,
+            labels=labels,
+            problem=subject.problem,
+        )
+        for subject in subjects
+    ]
+
+
+def _from_table(source: Path, labels: str | None) -> list[Row]:
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t", strict=True)
+            lines = [line for line in reader if any(line.values())]
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or "patient_id" not in header or not lines:
+        raise InputError(
+            "This is not a patient table.",
+            file=source,
+            expected=f"tab-separated columns among {', '.join(COLUMNS)}; patient_id in any case",
+            found=f"unknown columns {', '.join(unknown)}"
+            if unknown
+            else f"columns {', '.join(header) or 'none'}"
+            if "patient_id" not in header
+            else "no rows",
+            remedy="rename or remove columns, and separate them with tabs",
+        )
+    return [_row(line, source, labels) for line in lines]
+
+
+def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None) -> Row:
+    cells = {
+        key: value.strip()
+        for key, value in line.items()
+        if key is not None and isinstance(value, str) and value.strip() not in ABSENT
+    }
+    identity = _name(cells.pop("patient_id", ""), source)
+    convention = cells.pop("label_convention", labels)
+    paths = {key: source.parent / value for key, value in cells.items()}
+    folder = paths.pop("folder", None)
+    problem = None
+    if None in line:
+        problem = InputError(
+            "The row has more cells than the table has columns.",
+            file=source,
+            expected=f"{len(line) - 1} cells",
+            remedy="check the tabs of this row",
+        )
+    elif folder is None and "seg" not in paths:
+        problem = InputError(
+            "The row names no images.",
+            file=source,
+            expected="a folder, or at least seg, wm and gm",
+            found=", ".join(paths) or "neither",
+            remedy="fill in the columns folder or seg",
+        )
+    return Row(identity, identity, folder=folder, files=paths, labels=convention, problem=problem)
+
+
+def _name(name: str, source: Path) -> str:
+    """Return the name of a patient, which becomes that of a folder."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "The name of a patient cannot be the name of a folder.",
+            file=source,
+            expected="letters, digits, and . _ + - after the first character",
+            found=repr(name),
+            remedy="rename it",
+        )
+    return name
+
+
+def _selected(rows: Iterable[Row], only: Sequence[str], source: Path) -> list[Row]:
+    rows = list(rows)
+    twice = [name for name, count in Counter(row.identity.lower() for row in rows).items() if count > 1]
+    if twice:
+        raise InputError(
+            "A patient is named twice.",
+            file=source,
+            expected="one row per patient, names that differ in more than upper and lower case",
+            found=", ".join(sorted(twice)),
+            remedy="rename or remove one of them",
+        )
+    if not only:
+        return rows
+    wanted = {name.removeprefix("sub-") for name in only}
+    names = [{row.identity.removeprefix("sub-"), _subject(row.identity)} for row in rows]
+    if missing := sorted(wanted - set().union(*names)):
+        raise InputError(
+            "There is no such patient in the cohort.",
+            file=source,
+            expected=", ".join(row.identity for row in rows[:10]) + (" ..." if len(rows) > 10 else ""),
+            found=", ".join(missing),
+            remedy="check the names after --only",
+        )
+    return [row for row, known in zip(rows, names, strict=True) if known & wanted]
+
+
+def _subject(identity: str) -> str:
+    """Return the subject of ``sub-01_ses-preop``: ``01``; other names as they are."""
+    return identity.removeprefix("sub-").partition("_ses-")[0]

@@ -1,0 +1,109 @@
+"""What is known about each patient of a run: `status.json` in its folder, and the lock beside it.
+
+    running -> done | failed        left "running" without a lock: interrupted, and run again
+
+The lock is the operating system's, so it goes with the process that held it, however that ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
+from gliodil.reporting.jsonable import read_json, write_json
+
+STATUS_FILE, LOG_FILE, LOCK_FILE = "status.json", "run.log", ".lock"
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """Return what `status.json` says; None where there is none that can be read."""
+    try:
+        return read_json(folder / STATUS_FILE)
+    except InputError:
+        return None
+
+
+def write_status(folder: Path, status: Mapping[str, Any]) -> None:
+    """Write `status.json`, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to.
+    """
+    write_json({"schema_version": 1, **status}, folder / STATUS_FILE)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a patient's folder; yields False, at once, if another process does.
+
+    Raises
+    ------
+    MissingExtraError
+        If filelock is not installed.
+    OutputError
+        If the folder cannot be written to, or its file system knows no locks.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise MissingExtraError("filelock", "cohort") from error
+    lock = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        lock.acquire()
+    except Timeout:
+        lock = None
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(
+            "The patient's folder cannot be locked.",
+            file=folder,
+            expected="a folder that can be written to, on a file system with locks",
+            found=str(error),
+            remedy="choose another output folder",
+        ) from error
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return an error in words: class, particulars, and where it was raised (frames of code, no data)."""
+    known = error if isinstance(error, GliodilError) else None
+    return {
+        "type": type(error).__name__,
+        "problem": known.problem if known else f"{type(error).__name__}: {error}",
+        "file": known.file.name if known and known.file else None,
+        "expected": known.expected if known else None,
+        "found": known.found if known else None,
+        "remedy": known.remedy if known else "see the traceback and the log",
+        "traceback": "".join(traceback.format_tb(error.__traceback__)),
+    }
+
+
+def configuration_hash(settings: Mapping[str, Any]) -> str:
+    """Return a hash of the settings of a run."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def input_hashes(files: Mapping[str, Path]) -> dict[str, dict[str, str | None]]:
+    """Return name and SHA-256 of each file; null where it cannot be read."""
+    return {role: {"name": path.name, "sha256": _sha256(path)} for role, path in files.items()}
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,195 @@
+"""One patient of a cohort: planned under its lock, with status, log and hashes beside the result."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from gliodil import __version__
+from gliodil.cohort.curves import CURVE_FILE, write_curves
+from gliodil.cohort.inputs import Row
+from gliodil.cohort.status import (
+    LOG_FILE,
+    configuration_hash,
+    describe_error,
+    locked,
+    read_status,
+    write_status,
+)
+from gliodil.cohort.validate import Check, Request, decide
+from gliodil.errors import GliodilError
+from gliodil.pipeline import plan_patient
+from gliodil.reporting.metrics import peak_memory_mb
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one patient ended: small, so that it can travel between processes."""
+
+    identity: str
+    state: Literal["done", "failed", "skipped", "elsewhere"]
+    """`elsewhere`: another runner is at it."""
+    seconds: float = 0.0
+    kept: bool = False
+    """Whether it had been decided before, by an earlier run or by another runner."""
+    warnings: int = 0
+    error: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan_row(row: Row, check: Check, request: Request) -> Outcome:
+    """Plan one patient and record how it went; whatever goes wrong is in the result.
+
+    Raises
+    ------
+    OutputError
+        If the patient's folder cannot be written to.
+    """
+    out = request.out / row.place
+    with locked(out) as mine:
+        if not mine:
+            return Outcome(row.identity, "elsewhere")
+        if (decided := _decided_elsewhere(row, check, request)) is not None:
+            return decided
+        _remove_partial(out)
+        return _plan(row, check, request, out)
+
+
+def record_failure(
+    row: Row, check: Check, request: Request, error: Mapping[str, Any], stage: str = ""
+) -> Outcome:
+    """Record that a patient failed where the patient's own task could not: before it began, or killed."""
+    out = request.out / row.place
+    seconds = 0.0
+    with locked(out) as mine:
+        if mine:
+            status = read_status(out) or {}
+            if not stage:  # killed: what its task last wrote still stands
+                stage = str(status.get("stage") or "start")
+                seconds = time.time() - float(status.get("started_s") or time.time())
+            record = _record(check, request, state="failed", stage=stage, seconds=seconds)
+            peak = status.get("peak_memory_mb")
+            write_status(out, {**record, "peak_memory_mb": peak, "error": dict(error)})
+    return Outcome(row.identity, "failed", seconds, error=error)
+
+
+def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
+    """Plan, with `status.json` following the stages."""
+    _forget_peak_memory()
+    status = _record(check, request, state="running", stage="load", seconds=0.0)
+    started = time.perf_counter()
+
+    def say(**news: Any) -> None:
+        status.update(news)
+        status["seconds"] = round(time.perf_counter() - started, 3)
+        status["peak_memory_mb"] = peak_memory_mb()
+        write_status(out, status)
+
+    def progress(stage: str, *_: float) -> None:
+        if stage != status["stage"]:
+            say(stage=stage)
+
+    with _log_file(out / LOG_FILE):
+        try:
+            say()
+            patient = row.load()
+            planned = plan_patient(
+                patient,
+                out,
+                config=request.config,
+                rule=request.rule,
+                resume=not request.force,
+                progress=progress,
+            )
+            if planned.fit is not None or not (out / CURVE_FILE).exists():
+                say(stage="coverage")
+                write_curves(patient, out, request.rule)
+            warnings = list(planned.metrics["warnings"])
+            say(state="done", stage="done", warnings=warnings)
+        except Exception as error:
+            if isinstance(error, GliodilError):
+                error.for_patient(row.identity)
+            told = describe_error(error)
+            logger.error("%s failed: %s\n%s", row.identity, told["problem"], told["traceback"])
+            say(state="failed", error=told)
+            return Outcome(row.identity, "failed", status["seconds"], error=told)
+    return Outcome(row.identity, "done", status["seconds"], planned.fit is None, len(warnings))
+
+
+def _decided_elsewhere(row: Row, check: Check, request: Request) -> Outcome | None:
+    """Return what another runner made of this patient since this run began, or None."""
+    status = read_status(request.out / row.place) or {}
+    if status.get("fingerprint") != check.fingerprint:
+        return None
+    since = float(status.get("started_s") or 0.0) + float(status.get("seconds") or 0.0)
+    if since >= request.started and status.get("state") in ("done", "failed"):
+        failed = status["state"] == "failed"
+        return Outcome(
+            row.identity, status["state"], 0.0, True, error=status.get("error") or {} if failed else {}
+        )
+    if (
+        check.fingerprint is not None
+        and decide(request.out / row.place, check.fingerprint, request)[0] == "done"
+    ):
+        return Outcome(row.identity, "done", 0.0, True, len(status.get("warnings") or ()))
+    return None
+
+
+def _record(check: Check, request: Request, *, state: str, stage: str, seconds: float) -> dict[str, Any]:
+    return {
+        "patient": check.identity,
+        "state": state,
+        "stage": stage,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_s": time.time() - seconds,
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": None,
+        "warnings": list(check.warnings),
+        "error": None,
+        "gliodil_version": __version__,
+        "fingerprint": check.fingerprint,
+        "configuration_sha256": configuration_hash(request.settings),
+        "inputs": check.hashes,
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def _remove_partial(out: Path) -> None:
+    """Remove what a killed run of this patient left beside its folder; the lock says that nobody is at it."""
+    for left in out.parent.glob(f".{out.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _forget_peak_memory() -> None:
+    """Let the peak of resident memory start again (Linux): a worker plans one patient after another."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Write what the package logs inside the block to a file, as it comes."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("gliodil")
+    level = root.level
+    root.addHandler(handler)
+    if root.getEffectiveLevel() > logging.INFO:
+        root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
