@@ -1,0 +1,1 @@
+"""DICOM in and out: series, contours (RTSTRUCT) and segmentations (SEG)."""

@@ -1,0 +1,200 @@
+"""Masks from an RT Structure Set, on a given grid.
+
+Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together by
+the even-odd rule at voxel centres, so loops within loops are holes and key-holes need no special treatment.
+Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliodil.data.dicom.contours import fill
+from gliodil.data.dicom.reference import DAMAGE, LPS_RAS, read_dataset
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError, ImageFileError, LabelError
+
+PLANE_TOLERANCE = 0.1
+"""Fraction of the slice distance by which a contour may be off the middle of its slice."""
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+Points = NDArray[np.float64]
+
+
+def read_rtstruct(
+    path: Path | str,
+    grid: Volume,
+    *,
+    names: Collection[str] | None = None,
+    frame_of_reference: str | None = None,
+) -> Mapping[str, Volume]:
+    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name.
+
+    Parameters
+    ----------
+    path
+        An RT Structure Set.
+    grid
+        Volume whose slices lie in the planes of the contours, along any of its axes: the series they were drawn
+        on. Its voxels do not matter.
+    names
+        Structures wanted; by default all that enclose something.
+    frame_of_reference
+        UID the contours must refer to, if known.
+
+    Raises
+    ------
+    ImageFileError
+        If the file is missing, damaged or no RT Structure Set.
+    LabelError
+        If a wanted structure is not there or has no contour, or two have the same name.
+    GeometryError
+        If contours lie between or beyond the slices of the grid, or refer to another frame of reference.
+    MissingExtraError
+        If pydicom is not installed.
+    """
+    path = Path(path)
+    contours = _contours(path, frame_of_reference, names)
+    wanted = {name: loops for name, loops in contours.items() if loops or names is not None}
+    if not wanted:
+        raise LabelError(
+            "The structure set holds no closed contour.",
+            file=path,
+            expected="at least one structure with contours",
+            found=", ".join(contours) or "no structure",
+        )
+    for name, loops in wanted.items():
+        if not loops:
+            raise LabelError(
+                f"The structure {name} is empty.", file=path, expected="closed contours", found="none"
+            )
+    index = {name: [_to_index(loop, grid) for loop in loops] for name, loops in wanted.items()}
+    axis = _slice_axis([loop for loops in index.values() for loop in loops], grid, path)
+    return {name: _filled(loops, axis, grid, name, path) for name, loops in index.items()}
+
+
+def _contours(
+    path: Path, frame_of_reference: str | None, names: Collection[str] | None
+) -> dict[str, list[Points]]:
+    """Return the closed contours of each structure, LPS [mm]."""
+    data = read_dataset(path)
+    found = str(data.get("Modality", "none"))
+    if found != "RTSTRUCT":
+        raise ImageFileError(
+            "The file is no RT Structure Set.", file=path, expected="modality RTSTRUCT", found=found[:16]
+        )
+    try:
+        rois = {int(roi.ROINumber): roi for roi in data.StructureSetROISequence}
+        listed = [str(roi.ROIName) for roi in rois.values()]
+        frames = {
+            str(roi.ROIName): str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois.values()
+        }
+        chosen = set(listed if names is None else names)
+        contours: dict[str, list[Points]] = {name: [] for name in listed if name in chosen}
+        for item in data.get("ROIContourSequence") or ():
+            name = str(rois[int(item.ReferencedROINumber)].ROIName)
+            if name in contours:
+                contours[name] += _loops(item)
+    except DAMAGE as error:
+        raise ImageFileError(
+            "The structure set is damaged.",
+            file=path,
+            expected="structures with closed contours of whole points",
+            found=str(error) or type(error).__name__,
+            remedy="export it again",
+        ) from error
+    if missing := sorted(chosen - set(listed)):
+        raise LabelError(
+            "The structure set does not hold what was asked for.",
+            file=path,
+            expected=", ".join(missing),
+            found=", ".join(listed) or "no structure",
+            remedy="name one of those found",
+        )
+    if double := sorted({name for name in contours if listed.count(name) > 1}):
+        raise LabelError(
+            "Two structures have the same name.", file=path, expected="one of each", found=", ".join(double)
+        )
+    for name in contours:
+        if frame_of_reference and frames[name] and frames[name] != frame_of_reference:
+            raise GeometryError(
+                f"The structure {name} refers to another coordinate system than the images.",
+                file=path,
+                expected="the frame of reference of the series",
+                found="another one",
+                remedy="export the structures on this series, or plan on the series they were drawn on",
+            )
+    return contours
+
+
+def _loops(item: Any) -> list[Points]:
+    loops = []
+    for contour in item.get("ContourSequence") or ():
+        if str(contour.ContourGeometricType) not in AREAS:
+            continue
+        points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
+        if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
+            raise ValueError("a contour with a point that is nowhere")
+        if len(points) >= 3:  # fewer enclose nothing
+            loops.append(points)
+    return loops
+
+
+def _to_index(points: Points, grid: Volume) -> Points:
+    return grid.to_index(points * np.diag(LPS_RAS)[:3])
+
+
+def _slice_axis(loops: list[Points], grid: Volume, path: Path) -> int:
+    """Return the axis of the grid along which every contour is flat."""
+    thickness = np.max([np.ptp(loop, axis=0) for loop in loops], axis=0)
+    flat = np.flatnonzero(thickness <= PLANE_TOLERANCE)
+    if flat.size == 0:
+        raise GeometryError(
+            "The contours do not lie in slices of these images.",
+            file=path,
+            expected=f"contours parallel to the slices of {grid!r}",
+            found=f"contours that cross {thickness.min():.3g} slices or more",
+            remedy="read them on the series they were drawn on",
+        )
+    return int(flat[thickness[flat].argmin()])
+
+
+def _filled(loops: list[Points], axis: int, grid: Volume, name: str, path: Path) -> Volume:
+    planes: dict[int, list[Points]] = defaultdict(list)
+    across = [other for other in range(3) if other != axis]
+    shape = (grid.shape[across[0]], grid.shape[across[1]])
+
+    def refuse(problem: str, found: str) -> GeometryError:
+        return GeometryError(
+            f"The structure {name} {problem}",
+            file=path,
+            expected=f"contours on the slices of {grid!r}",
+            found=found,
+            remedy="read it on the series it was drawn on",
+        )
+
+    for loop in loops:
+        height = float(loop[:, axis].mean())
+        plane = round(height)
+        if np.abs(loop[:, axis] - plane).max() > PLANE_TOLERANCE:
+            raise refuse("has contours between slices.", f"a contour at slice {height:.3f}")
+        flat = loop[:, across]
+        outside = (flat < -0.5 - PLANE_TOLERANCE) | (flat > np.asarray(shape) - 0.5 + PLANE_TOLERANCE)
+        if not 0 <= plane < grid.shape[axis] or outside.any():
+            raise refuse("reaches beyond the images.", f"a contour at slice {plane} of {grid.shape[axis]}")
+        planes[plane].append(flat)
+    gaps = np.diff(sorted(planes))
+    # Three or more planes, all the same number of slices apart: slices were thicker where this was drawn.
+    if gaps.size >= 2 and gaps.min() >= 2 and gaps.min() == gaps.max():
+        raise refuse("was drawn on thicker slices.", f"contours on every {gaps[0]}th slice only")
+    mask = np.zeros(grid.shape, np.uint8)
+    view = np.moveaxis(mask, axis, 2)
+    for plane, flats in planes.items():
+        view[:, :, plane] = fill(flats, shape)
+    return Volume(mask, grid.affine, kind="label", path=path)
