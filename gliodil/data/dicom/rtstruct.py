@@ -61,7 +61,7 @@ def write_rtstruct(
     keyholes
         Tie holes to their island by cuts of no width instead of writing them as loops of their own.
     created
-        Date and time in the file; by default those of the study, so that the file does not depend on the clock.
+        Date and time in the file. By default those of the study, so that the file does not depend on the clock.
 
     Raises
     ------
@@ -95,10 +95,10 @@ def place(structures: Mapping[str, Volume], reference: Reference) -> dict[str, V
     placed = {}
     grid = reference.grid
     for name, volume in structures.items():
-        if not 0 < len(name.strip()) <= 64 or "\\" in name or not name.isprintable():
+        if not (0 < len(name.strip()) <= 64 and name.isascii() and name.isprintable()) or "\\" in name:
             raise InputError(
                 "This cannot be the name of a structure.",
-                expected="1 to 64 printable characters without backslash",
+                expected="1 to 64 printable ASCII characters without backslash",
                 found=repr(name),
             )
         mask = (volume.data != 0).astype(np.uint8)
