@@ -65,7 +65,13 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
         return
     with terminal.progress() as progress:
         planned = plan_patient(
-            patient, out, config=config, rule=arguments.rule, resume=arguments.resume, progress=progress
+            patient,
+            out,
+            config=config,
+            rule=arguments.rule,
+            keyholes=arguments.keyholes,
+            resume=arguments.resume,
+            progress=progress,
         )
     _finish(planned, terminal)
 

@@ -62,6 +62,7 @@ def plan_patient(
     config: FitConfig | None = None,
     rule: str = DEFAULT_RULE,
     settings: Mapping[str, Any] | None = None,
+    keyholes: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Planned:
@@ -77,6 +78,8 @@ def plan_patient(
         Fit settings and plan rule.
     settings
         Further settings to keep in ``provenance.json`` (for instance the seed of a synthetic patient).
+    keyholes
+        Tie holes of RTSTRUCT contours to their island, for systems that do not understand holes.
     resume
         Keep an existing result if it was made from the same files, settings and version.
     progress
@@ -101,7 +104,7 @@ def plan_patient(
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
         check_request(patient, out, config=config, rule=rule)
-        record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
+        record = {"fit": config.to_dict(), "rule": rule, "keyholes": keyholes, **(settings or {})}
         record["fingerprint"] = fingerprint(patient, record)
         if resume and (kept := _finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
@@ -126,6 +129,7 @@ def plan_patient(
             truth=truth,
             truth_density=known,
             log_text=log,
+            keyholes=keyholes,
         )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return Planned(report, metrics, fitted, plans)
@@ -172,6 +176,8 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
         else:
             digest.update(volume.affine.tobytes() + str(volume.data.dtype).encode())
             digest.update(volume.data.tobytes())
+    for file in getattr(getattr(patient, "reference", None), "files", ()):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -185,7 +191,8 @@ def _finished(out: Path, wanted: str) -> dict[str, Any] | None:
         return None
     config = provenance.get("config")
     same = isinstance(config, dict) and config.get("fingerprint") == wanted
-    return metrics if same and all((out / name).is_file() for name in RESULT_FILES) else None
+    expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
+    return metrics if same and all((out / name).is_file() for name in expected) else None
 
 
 @contextmanager

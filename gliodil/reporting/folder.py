@@ -19,6 +19,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
+from gliodil.planning.export import FILES as DICOM_FILES
 from gliodil.reporting.figures import FIGURES, save_figures
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
@@ -26,6 +27,7 @@ from gliodil.reporting.provenance import build_provenance, input_record
 from gliodil.reporting.report import render_report
 
 if TYPE_CHECKING:
+    from gliodil.planning.export import Exported
     from gliodil.planning.plans import Plans
 
 
@@ -64,8 +66,11 @@ def write_plan_folder(
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
     log_text: str | Callable[[], str] = "",
+    keyholes: bool = False,
 ) -> Path:
     """Write plans, figures, metrics, provenance, log and report; return the path of the report.
+
+    If the patient has a reference series, the plans are written on it as DICOM too.
 
     Parameters
     ----------
@@ -77,22 +82,31 @@ def write_plan_folder(
         Scores against the true density, and that density, for simulated patients.
     log_text
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
+    keyholes
+        Tie holes of contours to their island, see `gliodil.planning.export.export_plan`.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or a DICOM file does not give back what was written.
     MissingExtraError
         If matplotlib or jinja2 is not installed.
     """
     out = ensure_writable(out)
     with _all_or_nothing(out) as partial:
         plans.save(partial)
+        exported = _export(partial, patient, plans, keyholes=keyholes)
         save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
         provenance = build_provenance(patient, fit, config=config)
         write_json(provenance, partial / "provenance.json")
         metrics = build_metrics(
-            patient, fit, plans, wall_s=wall_s, peak_memory_mb=peak_memory_mb(), truth=truth
+            patient,
+            fit,
+            plans,
+            wall_s=wall_s,
+            peak_memory_mb=peak_memory_mb(),
+            truth=truth,
+            exported=exported,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)
@@ -131,6 +145,16 @@ def update_coverage(
     return render_report(out)
 
 
+def _export(folder: Path, patient: Patient, plans: Plans, *, keyholes: bool) -> Exported | None:
+    """Write the plans as DICOM if there is a series to write them on."""
+    reference = getattr(patient, "reference", None)
+    if reference is None:
+        return None
+    from gliodil.planning.export import export_plan
+
+    return export_plan(folder, plans, reference.files, keyholes=keyholes)
+
+
 @contextmanager
 def _all_or_nothing(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out`; move its files into `out` if the block ends well."""
@@ -150,9 +174,8 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def _remove_stale(out: Path, partial: Path) -> None:
-    """Remove figures of an earlier run that this one did not draw; the report shows what it finds."""
-    for name in FIGURES:
-        relative = Path("figures") / f"{name}.png"
+    """Remove what an earlier run wrote and this one did not: it would belong to another plan."""
+    for relative in (*(f"figures/{name}.png" for name in FIGURES), *DICOM_FILES):
         if not (partial / relative).exists():
             (out / relative).unlink(missing_ok=True)
 

@@ -10,7 +10,6 @@ RAS: x and y change sign.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import Loop
+from gliodil.data.dicom.objects import DAMAGE, Misplaced, quietly, read_dataset, reason
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, ImageFileError, MissingExtraError
+from gliodil.errors import GeometryError, ImageFileError
 
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns LPS into RAS and back."""
 TOLERANCE = 0.05
 """Fraction of a pixel or of the slice distance by which a slice may be off the regular grid."""
-
-# What meets a reader in damaged or hostile headers.
-DAMAGE = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, EOFError, OSError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,17 +109,20 @@ def read_reference(files: Sequence[Path | str]) -> Reference:
     if not paths:
         raise ImageFileError("There is no series to refer to.", expected="at least one DICOM image")
     headers = [read_dataset(path, stop_before_pixels=True) for path in paths]
-    planes, frames, order = [], [], []
+    planes: list[tuple[float, ...]] = []
+    frames: list[int] = []
+    order: list[int] = []
     for number, (header, path) in enumerate(zip(headers, paths, strict=True)):
         try:
-            found = _planes(header)
-            sizes = [int(header.Columns), int(header.Rows)]
+            with quietly():
+                found = _planes(header)
+                sizes = [int(header.Columns), int(header.Rows)]
         except DAMAGE as error:
             raise ImageFileError(
                 "The header does not place the image in space.",
                 file=path,
                 expected="orientation, position, pixel spacing, rows and columns",
-                found=str(error) or type(error).__name__,
+                found=reason(error),
                 remedy="export the series again",
             ) from error
         planes += [(*plane, *sizes) for plane in found]
@@ -153,75 +153,6 @@ def read_reference(files: Sequence[Path | str]) -> Reference:
     return reference
 
 
-def read_dataset(path: Path | str, *, stop_before_pixels: bool = False) -> Any:
-    """Return a DICOM file as pydicom dataset, or raise ImageFileError (MissingExtraError without pydicom)."""
-    try:
-        from pydicom import dcmread
-    except ImportError as error:
-        raise MissingExtraError("pydicom", "dicom") from error
-    path = Path(path)
-    try:
-        return dcmread(path, stop_before_pixels=stop_before_pixels)
-    except Exception as error:  # damaged files raise whatever the parser ran into
-        raise ImageFileError(
-            "The file is not a readable DICOM file." if path.is_file() else "The file does not exist.",
-            file=path,
-            expected="DICOM",
-            found=str(error) or type(error).__name__,
-            remedy="check the path, or export the file again",
-        ) from error
-
-
-def stable_uid(*parts: str | bytes) -> str:
-    """Return a UID that depends on `parts` alone, so that equal content has an equal name."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return f"2.25.{uuid.UUID(bytes=digest.digest()[:16], version=5).int}"
-
-
-def copy_study(source: Any, target: Any) -> None:
-    """Copy what says whose image this is and to which study it belongs: patient and study modules."""
-    from pydicom.dataset import Dataset
-
-    wanted: Dataset = source
-    for keyword in PATIENT_AND_STUDY:
-        if keyword in wanted:
-            target[keyword] = wanted[keyword]
-    for keyword in REQUIRED_BUT_MAY_BE_EMPTY:
-        if keyword not in target:
-            setattr(target, keyword, "")
-
-
-PATIENT_AND_STUDY = (
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "StudyID",
-    "AccessionNumber",
-    "StudyDescription",
-)
-REQUIRED_BUT_MAY_BE_EMPTY = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
-)
-
-
 def _planes(header: Any) -> list[tuple[float, ...]]:
     """Return position, orientation (6) of every frame in steps of mm: 3 + 6 numbers each."""
     if "PerFrameFunctionalGroupsSequence" not in header:
@@ -246,12 +177,12 @@ def _plane(position: Any, orientation: Any, measures: Any) -> tuple[float, ...]:
     axes = np.array(orientation.ImageOrientationPatient, np.float64)
     rows, columns = (float(value) for value in measures.PixelSpacing)
     if place.shape != (3,) or axes.shape != (6,):
-        raise ValueError("position or orientation of the wrong length")
+        raise Misplaced("position or orientation of the wrong length")
     if not (np.isfinite([*place, *axes, rows, columns]).all() and min(rows, columns) > 0):
-        raise ValueError("position, orientation or spacing that is no number")
+        raise Misplaced("position, orientation or spacing that is no number")
     lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
     if np.abs(lengths - 1).max() > 1e-2 or abs(axes[:3] @ axes[3:]) > 1e-2:
-        raise ValueError(f"an orientation that is not two unit vectors at right angles: {axes.tolist()}")
+        raise Misplaced(f"an orientation that is not two unit vectors at right angles: {axes.tolist()}")
     return (*place, *axes[:3] / lengths[0] * columns, *axes[3:] / lengths[1] * rows)
 
 

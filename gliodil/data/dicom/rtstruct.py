@@ -16,14 +16,14 @@ import numpy as np
 
 from gliodil.data.atomic import atomic_path
 from gliodil.data.dicom.contours import join_holes, trace
-from gliodil.data.dicom.reference import Reference, copy_study, read_reference, stable_uid
+from gliodil.data.dicom.objects import DESCRIPTION, LABEL, copy_study, moment, quietly, stable_uid
+from gliodil.data.dicom.reference import Reference, read_reference
+from gliodil.data.dicom.structures import interpreted_type, place
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, InputError
+from gliodil.errors import GeometryError
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"
-LABEL = "RESEARCH USE"
-DESCRIPTION = "gliodil, RESEARCH USE ONLY"
 Colour = tuple[int, int, int]
 COLOURS: tuple[Colour, ...] = (
     (240, 228, 66),
@@ -76,54 +76,10 @@ def write_rtstruct(
     """
     reference = files if isinstance(files, Reference) else read_reference(files)
     placed = place(structures, reference)
-    content = _structure_set(placed, reference, keyholes=keyholes, created=created)
-    with atomic_path(path) as temporary:
+    with quietly(), atomic_path(path) as temporary:
+        content = _structure_set(placed, reference, keyholes=keyholes, created=created)
         content.save_as(temporary, enforce_file_format=True)
     return Path(path)
-
-
-def place(structures: Mapping[str, Volume], reference: Reference) -> dict[str, Volume]:
-    """Return the masks on the grid of a series (uint8, 0 or 1), or refuse names and masks that cannot be written.
-
-    Raises
-    ------
-    InputError
-        If there is none, or a name is empty, longer than 64 characters or holds a backslash, or a mask is empty.
-    """
-    if not structures:
-        raise InputError("There is no structure to write.", expected="at least one mask")
-    placed = {}
-    grid = reference.grid
-    for name, volume in structures.items():
-        if not (0 < len(name.strip()) <= 64 and name.isascii() and name.isprintable()) or "\\" in name:
-            raise InputError(
-                "This cannot be the name of a structure.",
-                expected="1 to 64 printable ASCII characters without backslash",
-                found=repr(name),
-            )
-        mask = (volume.data != 0).astype(np.uint8)
-        placed[name] = volume.with_data(mask, kind="label").resample_to(grid)
-        if not placed[name].data.any():
-            raise InputError(
-                f"The structure {name} is empty on the slices of the series.",
-                expected="at least one voxel inside",
-                found=f"{np.count_nonzero(mask)} voxels on its own grid",
-                remedy="leave it out, or refer to the series it was drawn on",
-            )
-    return placed
-
-
-def moment(header: Any, created: datetime | None) -> tuple[str, str]:
-    """Return date and time for new objects as DICOM strings: `created`, or those of the study."""
-    if created is not None:
-        return created.strftime("%Y%m%d"), created.strftime("%H%M%S")
-    date, time = str(header.get("StudyDate") or ""), str(header.get("StudyTime") or "")
-    return (date, time or "000000") if date else ("19000101", "000000")
-
-
-def interpreted_type(name: str) -> str:
-    """Return GTV, CTV or PTV if the name of a structure begins so, else an empty string (unknown)."""
-    return name[:3].upper() if name[:3].upper() in ("GTV", "CTV", "PTV") else ""
 
 
 def _structure_set(
@@ -137,7 +93,8 @@ def _structure_set(
     header = reference.headers[0]
     date, time = moment(header, created)
     masks = [name.encode() + np.packbits(volume.data).tobytes() for name, volume in placed.items()]
-    content = (*reference.instances, *masks, repr((keyholes, date, time, __version__)))
+    settings = repr((keyholes, date, time, __version__))
+    content: tuple[str | bytes, ...] = (*reference.instances, *masks, settings)
     data = Dataset()
     copy_study(header, data)
     data.SOPClassUID = RT_STRUCTURE_SET

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import fill
-from gliodil.data.dicom.reference import DAMAGE, LPS_RAS, read_dataset
+from gliodil.data.dicom.objects import DAMAGE, Misplaced, quietly, read_dataset, reason
+from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError
 
@@ -76,7 +77,23 @@ def read_rtstruct(
             )
     index = {name: [_to_index(loop, grid) for loop in loops] for name, loops in wanted.items()}
     axis = _slice_axis([loop for loops in index.values() for loop in loops], grid, path)
-    return {name: _filled(loops, axis, grid, name, path) for name, loops in index.items()}
+    planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
+    _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
+    return {name: _filled(found, axis, grid, path) for name, found in planes.items()}
+
+
+def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
+    """Return, per structure, the number of closed contours and the area they enclose, summed over planes [mm²].
+
+    Half the sum of p x q over the edges p → q of a loop is its area along its normal. Loops that run the other
+    way count as holes, as `write_rtstruct` writes them; contours of other origin may not keep to that.
+    Errors as for `read_rtstruct`.
+    """
+    areas = {}
+    for name, loops in _contours(Path(path), None, None).items():
+        vectors = [np.cross(p := loop - loop[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2 for loop in loops]
+        areas[name] = (len(loops), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
+    return areas
 
 
 def _contours(
@@ -100,13 +117,14 @@ def _contours(
         for item in data.get("ROIContourSequence") or ():
             name = str(rois[int(item.ReferencedROINumber)].ROIName)
             if name in contours:
-                contours[name] += _loops(item)
+                with quietly():
+                    contours[name] += _loops(item)
     except DAMAGE as error:
         raise ImageFileError(
             "The structure set is damaged.",
             file=path,
             expected="structures with closed contours of whole points",
-            found=str(error) or type(error).__name__,
+            found=reason(error),
             remedy="export it again",
         ) from error
     if missing := sorted(chosen - set(listed)):
@@ -140,7 +158,7 @@ def _loops(item: Any) -> list[Points]:
             continue
         points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
-            raise ValueError("a contour with a point that is nowhere")
+            raise Misplaced("a contour with a point that is nowhere")
         if len(points) >= 3:  # fewer enclose nothing
             loops.append(points)
     return loops
@@ -155,46 +173,52 @@ def _slice_axis(loops: list[Points], grid: Volume, path: Path) -> int:
     thickness = np.max([np.ptp(loop, axis=0) for loop in loops], axis=0)
     flat = np.flatnonzero(thickness <= PLANE_TOLERANCE)
     if flat.size == 0:
-        raise GeometryError(
-            "The contours do not lie in slices of these images.",
-            file=path,
-            expected=f"contours parallel to the slices of {grid!r}",
-            found=f"contours that cross {thickness.min():.3g} slices or more",
-            remedy="read them on the series they were drawn on",
-        )
+        found = f"contours that cross {thickness.min():.3g} slices or more"
+        raise _misplaced("The contours do not lie in slices of these images.", grid, found, path)
     return int(flat[thickness[flat].argmin()])
 
 
-def _filled(loops: list[Points], axis: int, grid: Volume, name: str, path: Path) -> Volume:
+def _by_plane(loops: list[Points], axis: int, grid: Volume, name: str, path: Path) -> dict[int, list[Points]]:
+    """Return slice number to loops in the coordinates of the two other axes."""
     planes: dict[int, list[Points]] = defaultdict(list)
     across = [other for other in range(3) if other != axis]
-    shape = (grid.shape[across[0]], grid.shape[across[1]])
-
-    def refuse(problem: str, found: str) -> GeometryError:
-        return GeometryError(
-            f"The structure {name} {problem}",
-            file=path,
-            expected=f"contours on the slices of {grid!r}",
-            found=found,
-            remedy="read it on the series it was drawn on",
-        )
-
+    sizes = np.asarray(grid.shape)[across]
     for loop in loops:
         height = float(loop[:, axis].mean())
         plane = round(height)
         if np.abs(loop[:, axis] - plane).max() > PLANE_TOLERANCE:
-            raise refuse("has contours between slices.", f"a contour at slice {height:.3f}")
+            found = f"a contour of {name} at slice {height:.3f}"
+            raise _misplaced("The contours lie between slices.", grid, found, path)
         flat = loop[:, across]
-        outside = (flat < -0.5 - PLANE_TOLERANCE) | (flat > np.asarray(shape) - 0.5 + PLANE_TOLERANCE)
+        outside = (flat < -0.5 - PLANE_TOLERANCE) | (flat > sizes - 0.5 + PLANE_TOLERANCE)
         if not 0 <= plane < grid.shape[axis] or outside.any():
-            raise refuse("reaches beyond the images.", f"a contour at slice {plane} of {grid.shape[axis]}")
+            found = f"a contour of {name} at slice {plane} of {grid.shape[axis]}"
+            raise _misplaced("The contours reach beyond the images.", grid, found, path)
         planes[plane].append(flat)
+    return planes
+
+
+def _check_thickness(planes: set[int], grid: Volume, path: Path) -> None:
+    """Refuse three or more planes that are all the same number of slices apart: they were drawn on thicker ones."""
     gaps = np.diff(sorted(planes))
-    # Three or more planes, all the same number of slices apart: slices were thicker where this was drawn.
     if gaps.size >= 2 and gaps.min() >= 2 and gaps.min() == gaps.max():
-        raise refuse("was drawn on thicker slices.", f"contours on every {gaps[0]}th slice only")
+        found = f"contours on every {gaps[0]}th slice only"
+        raise _misplaced("The contours were drawn on thicker slices.", grid, found, path)
+
+
+def _filled(planes: Mapping[int, list[Points]], axis: int, grid: Volume, path: Path) -> Volume:
     mask = np.zeros(grid.shape, np.uint8)
     view = np.moveaxis(mask, axis, 2)
-    for plane, flats in planes.items():
-        view[:, :, plane] = fill(flats, shape)
+    for plane, loops in planes.items():
+        view[:, :, plane] = fill(loops, (view.shape[0], view.shape[1]))
     return Volume(mask, grid.affine, kind="label", path=path)
+
+
+def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:
+    return GeometryError(
+        problem,
+        file=path,
+        expected=f"contours on the slices of {grid!r}",
+        found=found,
+        remedy="read them on the series they were drawn on",
+    )

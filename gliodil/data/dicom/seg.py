@@ -7,7 +7,9 @@ map in [0, 1] as occupancy in steps of 1/255.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.atomic import atomic_path
-from gliodil.data.dicom.reference import DAMAGE, Reference, copy_study, read_reference, stable_uid
-from gliodil.data.dicom.rtstruct import DESCRIPTION, interpreted_type, moment, place
+from gliodil.data.dicom.objects import DAMAGE, DESCRIPTION, copy_study, moment, quietly, reason, stable_uid
+from gliodil.data.dicom.reference import Reference, read_reference
+from gliodil.data.dicom.structures import interpreted_type, place
 from gliodil.data.volume import Volume
 from gliodil.errors import ImageFileError, InputError, MissingExtraError
 
@@ -122,6 +125,33 @@ def _write(
     created: datetime | None,
 ) -> Path:
     """Write frames of shape (slices, rows, columns, segments)."""
+    from gliodil import __version__
+
+    date, time = moment(reference.headers[0], created)
+    labels = [str(segment.SegmentLabel) for segment in segments]
+    digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    content = (*reference.instances, digest, repr((kind, labels, date, time, __version__)))
+    with quietly(), atomic_path(path) as temporary:
+        data = _segmentation(frames, segments, reference, kind, (date, time), content)
+        # What highdicom takes from the clock and from chance, so that equal input gives an equal file.
+        data.InstanceCreationDate, data.InstanceCreationTime = date, time
+        for item in data.get("ContributingEquipmentSequence", ()):
+            item.ContributionDateTime = date + time
+        organization = stable_uid("dimensions", *content)
+        for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
+            item.DimensionOrganizationUID = organization
+        data.save_as(temporary, enforce_file_format=True)
+    return Path(path)
+
+
+def _segmentation(
+    frames: NDArray[Any],
+    segments: list[Any],
+    reference: Reference,
+    kind: str,
+    made: tuple[str, str],
+    content: tuple[str, ...],
+) -> Any:
     from highdicom import UID
     from highdicom.seg import Segmentation
 
@@ -129,12 +159,8 @@ def _write(
 
     if reference.frames is not None:  # highdicom wants them in the order of the frames, not of the slices
         frames = frames[np.argsort(reference.frames)]
-    date, time = moment(reference.headers[0], created)
-    labels = [str(segment.SegmentLabel) for segment in segments]
-    digest = hashlib.sha256(np.ascontiguousarray(frames)).hexdigest()
-    content = (*reference.instances, digest, repr((kind, labels, date, time, __version__)))
     try:
-        data = Segmentation(
+        return Segmentation(
             source_images=[_source(header) for header in reference.headers],
             pixel_array=frames,
             segmentation_type=kind,
@@ -151,36 +177,29 @@ def _write(
             content_label="RESEARCH_USE",
             content_description="Research use only. Not a medical device.",
             series_description=DESCRIPTION,
-            content_date=date,
-            content_time=time,
+            content_date=made[0],
+            content_time=made[1],
         )
     except DAMAGE as error:
         raise ImageFileError(
             "The headers of the series do not allow a segmentation to refer to it.",
             expected="a complete DICOM image series",
-            found=str(error) or type(error).__name__,
+            found=reason(error),
             remedy="export the series again",
         ) from error
-    # What highdicom takes from the clock and from chance, so that equal input gives an equal file.
-    data.InstanceCreationDate, data.InstanceCreationTime = date, time
-    for item in data.get("ContributingEquipmentSequence", ()):
-        item.ContributionDateTime = date + time
-    organization = stable_uid("dimensions", *content)
-    for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
-        item.DimensionOrganizationUID = organization
-    with atomic_path(path) as temporary:
-        data.save_as(temporary, enforce_file_format=True)
-    return Path(path)
 
 
 def _source(header: Any) -> Any:
     """Return a header that highdicom accepts: what may be empty stands in it, nonsense in it is emptied."""
-    from copy import copy
-
     source = copy(header)
     copy_study(header, source)
     if source.PatientSex not in ("M", "F", "O"):
         source.PatientSex = ""
+    for keyword in ("PatientBirthDate", "StudyDate"):
+        if not re.fullmatch(r"\d{8}", str(source[keyword].value)):
+            source[keyword].value = None
+    if not re.fullmatch(r"\d{2,6}(\.\d{1,6})?", str(source.StudyTime)):
+        source.StudyTime = None
     return source
 
 
@@ -194,8 +213,8 @@ def _segment(number: int, name: str) -> Any:
 
 
 def _density_segment(label: str) -> Any:
-    from pydicom.sr.coding import Code
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
 
     growth = Code("TUMOUR-GROWTH", "99GLIODIL", "Tumour growth model")
     category = codes.cid7150.MorphologicallyAbnormalStructure

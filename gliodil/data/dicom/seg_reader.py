@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gliodil.data.dicom.reference import LPS_RAS, read_dataset
+from gliodil.data.dicom.objects import quietly, read_dataset, reason
+from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError, MissingExtraError
 
@@ -128,7 +129,8 @@ def _open(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
     try:
-        return Segmentation.from_dataset(header, copy=False)
+        with quietly():
+            return Segmentation.from_dataset(header, copy=False)
     except Exception as error:  # highdicom raises whatever the missing attribute makes it run into
         raise _damaged(path, error) from error
 
@@ -165,6 +167,6 @@ def _damaged(path: Path, error: Exception) -> ImageFileError:
         "The segmentation is damaged, or of a kind that is not read here.",
         file=path,
         expected="a binary, label-map or fractional DICOM segmentation",
-        found=str(error) or type(error).__name__,
+        found=reason(error),
         remedy="export it again",
     )
