@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import defaultdict
 from datetime import datetime
 
 import numpy as np
@@ -90,7 +92,7 @@ def test_masks_come_back_voxel_for_voxel(series, tmp_path_factory, keyholes):
     path = tmp_path_factory.mktemp("rt") / "rtstruct.dcm"
     reference = read_reference(files)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.integers(0, 2**32))
     def holds(seed):
         masks = {f"CTV {n}": rough_mask(geometry.shape, [seed, n]) for n in range(2)}
@@ -106,18 +108,18 @@ def test_masks_come_back_voxel_for_voxel(series, tmp_path_factory, keyholes):
     holds()
 
 
-@pytest.mark.parametrize("painter", PAINTERS)
-def test_an_independent_reader_finds_the_mask_and_every_point_within_half_a_pixel(series, tmp_path, painter):
+def test_an_independent_reader_finds_the_mask_and_every_point_within_half_a_pixel(series, tmp_path):
     geometry, files = series
-    for seed in range(6):
+    for seed in range(3):
         mask = rough_mask(geometry.shape, seed)
         write_rtstruct(tmp_path / "rt.dcm", {"GTV": geometry.volume(mask)}, files)
         loops = read_independently(tmp_path / "rt.dcm", files)["GTV"]
-        assert np.array_equal(paint(loops, mask.shape, PAINTERS[painter]), mask)
+        for painter in PAINTERS.values():
+            assert np.array_equal(paint(loops, mask.shape, painter), mask)
         edges = {k: pixel_outline(mask[:, :, k]) for k, _ in loops}
         for k, loop in loops:
             # Along the whole contour, not at its vertices only.
-            dense = shapely.LineString([*loop, loop[0]]).segmentize(0.1)
+            dense = shapely.LineString([*loop, loop[0]]).segmentize(0.25)
             assert shapely.distance(shapely.points(dense.coords), edges[k]).max() <= 0.5
 
 
@@ -131,30 +133,22 @@ def smooth_target(geometry, scale=1.0):
     return (away[0] < 30) | (away[1] < 26), ventricle
 
 
-def test_polygons_of_smooth_targets_have_the_volume_of_the_voxels(geometries, new_series, tmp_path):
-    import dataclasses
-
-    for name, small in geometries.items():
-        whole, ventricle = smooth_target(small)
-        geometry = dataclasses.replace(small, shape=whole.shape)
-        files = new_series(tmp_path / name, geometry)
-        masks = {"CTV whole": whole, "CTV cut": whole & ~ventricle}
-        for keyholes in (False, True):
-            path = tmp_path / f"{name}.dcm"
-            write_rtstruct(path, {n: geometry.volume(m) for n, m in masks.items()}, files, keyholes=keyholes)
-            areas = enclosed_areas(path)
-            loops = read_independently(path, files)
-            for target, mask in masks.items():
-                voxel_ml = mask.sum() * np.prod(geometry.spacing) / 1000
-                assert 100 < voxel_ml < 200
-                polygon_ml = areas[target][1] * geometry.spacing[2] / 1000
-                assert polygon_ml == pytest.approx(voxel_ml, rel=1e-3)
-                if not keyholes:  # shapely's area, loop by loop, holes where a loop lies in another
-                    pixels = sum(
-                        net_area([loop for k, loop in loops[target] if k == plane])
-                        for plane in {k for k, _ in loops[target]}
-                    )
-                    assert pixels * np.prod(geometry.spacing) / 1000 == pytest.approx(voxel_ml, rel=1e-3)
+@pytest.mark.parametrize("name", ["axial", "sagittal", "oblique", "non-square", "anisotropic"])
+def test_polygons_of_smooth_targets_have_the_volume_of_the_voxels(geometries, new_series, tmp_path, name):
+    whole, ventricle = smooth_target(geometries[name])
+    mask, geometry = whole & ~ventricle, dataclasses.replace(geometries[name], shape=whole.shape)
+    files = new_series(tmp_path / name, geometry)
+    path = write_rtstruct(tmp_path / "rt.dcm", {"CTV": geometry.volume(mask)}, files)
+    voxel_ml = mask.sum() * np.prod(geometry.spacing) / 1000
+    assert 100 < voxel_ml < 200
+    polygon_ml = enclosed_areas(path)["CTV"][1] * geometry.spacing[2] / 1000
+    assert polygon_ml == pytest.approx(voxel_ml, rel=1e-3)
+    planes = defaultdict(list)
+    for plane, loop in read_independently(path, files)["CTV"]:
+        planes[plane].append(loop)
+    shapely_ml = sum(map(net_area, planes.values())) * np.prod(geometry.spacing) / 1000
+    assert shapely_ml == pytest.approx(voxel_ml, rel=1e-3)
+    assert shapely_ml == pytest.approx(polygon_ml, rel=1e-5)
 
 
 def net_area(loops):
@@ -262,8 +256,6 @@ def test_values_keep_to_the_limits_of_the_standard(written):
 
 def test_long_contours_survive(geometries, new_series, tmp_path):
     """More than 64 kB of coordinates in one contour, which explicit VR could not hold."""
-    import dataclasses
-
     geometry = dataclasses.replace(geometries["axial"], shape=(200, 200, 1))
     files = new_series(tmp_path / "series", geometry)
     mask = np.zeros(geometry.shape, bool)
@@ -313,7 +305,7 @@ def test_contours_are_read_on_grids_that_are_turned(written):
 
 
 def test_only_the_structures_asked_for_are_read(written):
-    path, geometry, _, volumes = written
+    path, _, _, volumes = written
     assert list(read_rtstruct(path, volumes["GTV"], names=["CTV model"])) == ["CTV model"]
     with pytest.raises(LabelError, match="does not hold what was asked for"):
         read_rtstruct(path, volumes["GTV"], names=["PTV"])
@@ -350,7 +342,7 @@ def test_contours_between_slices_or_beyond_the_images_are_refused(written, tmp_p
 
 
 def test_contours_across_the_slices_are_refused(written):
-    path, _, _, volumes = written
+    path, *_ = written
     axial = Volume(np.zeros((60, 60, 60), np.uint8), np.diag([1.0, 1, 1, 1]), kind="label")
     with pytest.raises(GeometryError, match="do not lie in slices"):
         read_rtstruct(path, axial)
@@ -424,8 +416,8 @@ def test_damaged_contours_are_refused(written, tmp_path, damage):
 def test_mutated_files_never_raise_anything_but_typed_errors(written, tmp_path):
     path, _, _, volumes = written
     whole, rng = path.read_bytes(), np.random.default_rng(0)
-    target = tmp_path / "mutated.dcm"
-    for _ in range(150):
+    target, messages = tmp_path / "mutated.dcm", []
+    for _ in range(100):
         content = bytearray(whole)
         for position in rng.integers(0, len(content), rng.integers(1, 20)):
             content[position] = rng.integers(256)
@@ -433,8 +425,9 @@ def test_mutated_files_never_raise_anything_but_typed_errors(written, tmp_path):
         try:
             read_rtstruct(target, volumes["GTV"])
         except GliodilError as error:
-            assert "SECRET" not in str(error)
-            assert "Erika" not in str(error)
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert not any(word in message for message in messages for word in ("SECRET", "Erika", "4711"))
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\\b", "line\nbreak", "Läsion"])

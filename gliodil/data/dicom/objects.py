@@ -49,11 +49,11 @@ REQUIRED_BUT_MAY_BE_EMPTY = (
 
 def reason(error: Exception) -> str:
     """Return what went wrong without a value from the header, which could identify the patient."""
-    told = (AttributeError, KeyError, IndexError, Misplaced)
+    told = (AttributeError, KeyError, IndexError, MisplacedError)
     return str(error) if isinstance(error, told) and str(error) else type(error).__name__
 
 
-class Misplaced(ValueError):
+class MisplacedError(ValueError):
     """Geometry in a header that makes no sense; the message holds numbers of the geometry only."""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import Loop
-from gliodil.data.dicom.objects import DAMAGE, Misplaced, quietly, read_dataset, reason
+from gliodil.data.dicom.objects import DAMAGE, MisplacedError, quietly, read_dataset, reason
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError
 
@@ -177,12 +177,12 @@ def _plane(position: Any, orientation: Any, measures: Any) -> tuple[float, ...]:
     axes = np.array(orientation.ImageOrientationPatient, np.float64)
     rows, columns = (float(value) for value in measures.PixelSpacing)
     if place.shape != (3,) or axes.shape != (6,):
-        raise Misplaced("position or orientation of the wrong length")
+        raise MisplacedError("position or orientation of the wrong length")
     if not (np.isfinite([*place, *axes, rows, columns]).all() and min(rows, columns) > 0):
-        raise Misplaced("position, orientation or spacing that is no number")
+        raise MisplacedError("position, orientation or spacing that is no number")
     lengths = np.linalg.norm(axes.reshape(2, 3), axis=1)
     if np.abs(lengths - 1).max() > 1e-2 or abs(axes[:3] @ axes[3:]) > 1e-2:
-        raise Misplaced(f"an orientation that is not two unit vectors at right angles: {axes.tolist()}")
+        raise MisplacedError(f"an orientation that is not two unit vectors at right angles: {axes.tolist()}")
     return (*place, *axes[:3] / lengths[0] * columns, *axes[3:] / lengths[1] * rows)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import fill
-from gliodil.data.dicom.objects import DAMAGE, Misplaced, quietly, read_dataset, reason
+from gliodil.data.dicom.objects import DAMAGE, MisplacedError, quietly, read_dataset, reason
 from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError
@@ -99,26 +99,12 @@ def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
 def _contours(
     path: Path, frame_of_reference: str | None, names: Collection[str] | None
 ) -> dict[str, list[Points]]:
-    """Return the closed contours of each structure, LPS [mm]."""
+    """Return the closed contours of each structure, or of those named, LPS [mm]."""
     data = read_dataset(path)
-    found = str(data.get("Modality", "none"))
-    if found != "RTSTRUCT":
-        raise ImageFileError(
-            "The file is no RT Structure Set.", file=path, expected="modality RTSTRUCT", found=found[:16]
-        )
     try:
-        rois = {int(roi.ROINumber): roi for roi in data.StructureSetROISequence}
-        listed = [str(roi.ROIName) for roi in rois.values()]
-        frames = {
-            str(roi.ROIName): str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois.values()
-        }
-        chosen = set(listed if names is None else names)
-        contours: dict[str, list[Points]] = {name: [] for name in listed if name in chosen}
-        for item in data.get("ROIContourSequence") or ():
-            name = str(rois[int(item.ReferencedROINumber)].ROIName)
-            if name in contours:
-                with quietly():
-                    contours[name] += _loops(item)
+        with quietly():
+            modality = str(data.get("Modality", "none"))
+            rois = _structures(data, names) if modality == "RTSTRUCT" else []
     except DAMAGE as error:
         raise ImageFileError(
             "The structure set is damaged.",
@@ -127,7 +113,13 @@ def _contours(
             found=reason(error),
             remedy="export it again",
         ) from error
-    if missing := sorted(chosen - set(listed)):
+    if modality != "RTSTRUCT":
+        raise ImageFileError(
+            "The file is no RT Structure Set.", file=path, expected="modality RTSTRUCT", found=modality[:16]
+        )
+    listed = [name for name, _, _ in rois]
+    wanted = listed if names is None else list(names)
+    if missing := sorted(set(wanted) - set(listed)):
         raise LabelError(
             "The structure set does not hold what was asked for.",
             file=path,
@@ -135,12 +127,12 @@ def _contours(
             found=", ".join(listed) or "no structure",
             remedy="name one of those found",
         )
-    if double := sorted({name for name in contours if listed.count(name) > 1}):
+    if double := sorted({name for name in wanted if listed.count(name) > 1}):
         raise LabelError(
             "Two structures have the same name.", file=path, expected="one of each", found=", ".join(double)
         )
-    for name in contours:
-        if frame_of_reference and frames[name] and frames[name] != frame_of_reference:
+    for name, frame, _ in rois:
+        if name in wanted and frame_of_reference and frame and frame != frame_of_reference:
             raise GeometryError(
                 f"The structure {name} refers to another coordinate system than the images.",
                 file=path,
@@ -148,7 +140,20 @@ def _contours(
                 found="another one",
                 remedy="export the structures on this series, or plan on the series they were drawn on",
             )
-    return contours
+    return {name: loops for name, _, loops in rois if name in wanted}
+
+
+def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str, list[Points]]]:
+    """Return name, frame of reference and contours of every structure; contours only where wanted."""
+    contours = {int(item.ReferencedROINumber): item for item in data.get("ROIContourSequence") or ()}
+    found = []
+    for roi in data.StructureSetROISequence:
+        name, item = str(roi.ROIName), contours.pop(int(roi.ROINumber), None)
+        loops = _loops(item) if item is not None and (names is None or name in names) else []
+        found.append((name, str(roi.get("ReferencedFrameOfReferenceUID", "")), loops))
+    if contours:
+        raise MisplacedError("contours of a structure that is not listed")
+    return found
 
 
 def _loops(item: Any) -> list[Points]:
@@ -158,7 +163,7 @@ def _loops(item: Any) -> list[Points]:
             continue
         points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
-            raise Misplaced("a contour with a point that is nowhere")
+            raise MisplacedError("a contour with a point that is nowhere")
         if len(points) >= 3:  # fewer enclose nothing
             loops.append(points)
     return loops
