@@ -32,7 +32,8 @@ from gliodil.planning.plans import Plans
 
 FILES = ("rtstruct.dcm", "seg.dcm", "density_seg.dcm")
 NOTABLE_CHANGE = 0.01
-"""Relative change of a volume between the grid of the plan and that of the series that deserves a warning."""
+NOTABLE_ML = 0.1
+"""Relative and absolute change of a volume, from the grid of the plan to the series, that deserve a warning."""
 POLYGON_TOLERANCE = 1e-4
 """Relative error that writing positions to 0.0001 mm may leave in an area."""
 
@@ -220,7 +221,7 @@ def _cut_off(structures: Mapping[str, Volume], reference: Reference) -> Iterator
 def _changed(trips: Mapping[str, RoundTrip]) -> Iterator[str]:
     for name, trip in trips.items():
         change = trip.voxel_ml / trip.plan_ml - 1
-        if abs(change) > NOTABLE_CHANGE:
+        if abs(change) > NOTABLE_CHANGE and abs(trip.voxel_ml - trip.plan_ml) > NOTABLE_ML:
             yield (
                 f"{name} has {trip.voxel_ml:.1f} mL on the slices of the reference series and "
                 f"{trip.plan_ml:.1f} mL on the grid of the plan ({100 * change:+.1f} %)"
