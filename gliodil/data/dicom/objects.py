@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from gliodil.errors import ImageFileError, MissingExtraError
+from gliodil.errors import GliodilError, ImageFileError, MissingExtraError
 
 LABEL = "RESEARCH USE"
 DESCRIPTION = "gliodil, RESEARCH USE ONLY"
-DAMAGE = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, EOFError, OSError)
-"""What meets a reader in damaged or hostile headers."""
+UNFIT = "The headers of the series do not allow other objects to refer to it."
 NO_DATE = "19000101"
 """Stands where a date is required and the study has none."""
 
@@ -49,7 +49,7 @@ REQUIRED_BUT_MAY_BE_EMPTY = (
 
 def reason(error: Exception) -> str:
     """Return what went wrong without a value from the header, which could identify the patient."""
-    told = (AttributeError, KeyError, IndexError, MisplacedError)
+    told = (AttributeError, LookupError, MisplacedError)
     return str(error) if isinstance(error, told) and str(error) else type(error).__name__
 
 
@@ -58,31 +58,45 @@ class MisplacedError(ValueError):
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Keep pydicom's warnings to itself inside the block: they quote values from headers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def header_access(problem: str, *, file: Path | str | None = None, expected: str) -> Iterator[None]:
+    """Turn what damaged headers make pydicom and highdicom raise in the block into an ImageFileError.
+
+    Elements are decoded when they are first asked for, so that any look at a header can fail. Warnings are
+    dropped: they quote values from headers.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except GliodilError:
+        raise
+    except Exception as error:  # pydicom and highdicom raise whatever a broken element makes them run into
+        raise ImageFileError(
+            problem, file=file, expected=expected, found=reason(error), remedy="check it, or export it again"
+        ) from error
 
 
 def read_dataset(path: Path | str, *, stop_before_pixels: bool = False) -> Any:
     """Return a DICOM file as pydicom dataset, or raise ImageFileError (MissingExtraError without pydicom)."""
     try:
         from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise MissingExtraError("pydicom", "dicom") from error
     path = Path(path)
-    try:
-        with quietly():
+    problem = "The file is not a readable DICOM file." if path.is_file() else "The file does not exist."
+    with header_access(problem, file=path, expected="DICOM"):
+        try:
             return dcmread(path, stop_before_pixels=stop_before_pixels)
-    except Exception as error:  # damaged files raise whatever the parser ran into
-        raise ImageFileError(
-            "The file is not a readable DICOM file." if path.is_file() else "The file does not exist.",
-            file=path,
-            expected="DICOM",
-            found=reason(error),
-            remedy="check the path, or export the file again",
-        ) from error
+        except InvalidDicomError as error:
+            raise MisplacedError("no DICOM preamble") from error
+
+
+def encode(data: Any) -> bytes:
+    """Return a dataset as the bytes of its file."""
+    stream = BytesIO()
+    data.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def stable_uid(*parts: str | bytes) -> str:

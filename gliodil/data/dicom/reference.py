@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import Loop
-from gliodil.data.dicom.objects import DAMAGE, MisplacedError, quietly, read_dataset, reason
+from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError
 
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns LPS into RAS and back."""
+PLACING = "orientation, position, pixel spacing, rows and columns"
 TOLERANCE = 0.05
 """Fraction of a pixel or of the slice distance by which a slice may be off the regular grid."""
 
@@ -113,25 +114,19 @@ def read_reference(files: Sequence[Path | str]) -> Reference:
     frames: list[int] = []
     order: list[int] = []
     for number, (header, path) in enumerate(zip(headers, paths, strict=True)):
-        try:
-            with quietly():
-                found = _planes(header)
-                sizes = [int(header.Columns), int(header.Rows)]
-        except DAMAGE as error:
-            raise ImageFileError(
-                "The header does not place the image in space.",
-                file=path,
-                expected="orientation, position, pixel spacing, rows and columns",
-                found=reason(error),
-                remedy="export the series again",
-            ) from error
+        with header_access("The header does not place the image in space.", file=path, expected=PLACING):
+            found = _planes(header)
+            sizes = [int(header.Columns), int(header.Rows)]
         planes += [(*plane, *sizes) for plane in found]
         frames += range(1, len(found) + 1)
         order += [number] * len(found)
+    if not planes:
+        raise ImageFileError("The image has no frame.", file=paths[0], expected=PLACING)
     table = np.asarray(planes, np.float64)
     first = paths[0]
     steps = _common_steps(table, first)
-    _same_series(headers, first)
+    with header_access("The images cannot be referred to.", file=first, expected="their identifiers"):
+        _same_series(headers, first)
     sorting = np.argsort(table[:, :3] @ np.cross(*steps), kind="stable")
     positions = table[sorting, :3]
     multi = len(headers) == 1 and len(planes) > 1
@@ -149,7 +144,8 @@ def read_reference(files: Sequence[Path | str]) -> Reference:
         steps=steps,
         shape=(int(table[0, 9]), int(table[0, 10]), len(planes)),
     )
-    _check_stack(reference, first)
+    with header_access("The slices cannot be placed.", file=first, expected="spacing or thickness of slices"):
+        _check_stack(reference, first)
     return reference
 
 
@@ -211,7 +207,9 @@ def _same_series(headers: Iterable[Any], path: Path) -> None:
                 file=path,
                 expected=f"one {keyword} in all of them",
                 found="none" if values == {""} else f"{len(values)} different ones",
-                remedy="name the files of a single series",
+                remedy="name the files of a single series"
+                if values != {""}
+                else "export the series with its identifiers, or convert it to NIfTI to do without DICOM output",
             )
     if any(not header.get("SOPInstanceUID") for header in headers):
         raise ImageFileError("An image of the series has no SOP instance UID.", file=path)

@@ -16,7 +16,16 @@ import numpy as np
 
 from gliodil.data.atomic import atomic_path
 from gliodil.data.dicom.contours import join_holes, trace
-from gliodil.data.dicom.objects import DESCRIPTION, LABEL, copy_study, moment, quietly, stable_uid
+from gliodil.data.dicom.objects import (
+    DESCRIPTION,
+    LABEL,
+    UNFIT,
+    copy_study,
+    encode,
+    header_access,
+    moment,
+    stable_uid,
+)
 from gliodil.data.dicom.reference import Reference, read_reference
 from gliodil.data.dicom.structures import interpreted_type, place
 from gliodil.data.volume import Volume
@@ -76,9 +85,11 @@ def write_rtstruct(
     """
     reference = files if isinstance(files, Reference) else read_reference(files)
     placed = place(structures, reference)
-    with quietly(), atomic_path(path) as temporary:
-        content = _structure_set(placed, reference, keyholes=keyholes, created=created)
-        content.save_as(temporary, enforce_file_format=True)
+    with atomic_path(path) as temporary:
+        with header_access(UNFIT, expected="a complete DICOM image series"):
+            content = _structure_set(placed, reference, keyholes=keyholes, created=created)
+            encoded = encode(content)
+        temporary.write_bytes(encoded)
     return Path(path)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.contours import fill
-from gliodil.data.dicom.objects import DAMAGE, MisplacedError, quietly, read_dataset, reason
+from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError
@@ -101,18 +101,10 @@ def _contours(
 ) -> dict[str, list[Points]]:
     """Return the closed contours of each structure, or of those named, LPS [mm]."""
     data = read_dataset(path)
-    try:
-        with quietly():
-            modality = str(data.get("Modality", "none"))
-            rois = _structures(data, names) if modality == "RTSTRUCT" else []
-    except DAMAGE as error:
-        raise ImageFileError(
-            "The structure set is damaged.",
-            file=path,
-            expected="structures with closed contours of whole points",
-            found=reason(error),
-            remedy="export it again",
-        ) from error
+    expected = "structures with closed contours of whole points"
+    with header_access("The structure set is damaged.", file=path, expected=expected):
+        modality = str(data.get("Modality", "none"))
+        rois = _structures(data, names) if modality == "RTSTRUCT" else []
     if modality != "RTSTRUCT":
         raise ImageFileError(
             "The file is no RT Structure Set.", file=path, expected="modality RTSTRUCT", found=modality[:16]

@@ -18,11 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.atomic import atomic_path
-from gliodil.data.dicom.objects import DAMAGE, DESCRIPTION, copy_study, moment, quietly, reason, stable_uid
+from gliodil.data.dicom.objects import (
+    DESCRIPTION,
+    UNFIT,
+    copy_study,
+    encode,
+    header_access,
+    moment,
+    stable_uid,
+)
 from gliodil.data.dicom.reference import Reference, read_reference
 from gliodil.data.dicom.structures import interpreted_type, place
 from gliodil.data.volume import Volume
-from gliodil.errors import ImageFileError, InputError, MissingExtraError
+from gliodil.errors import InputError, MissingExtraError
 
 FRACTION_STEP = 1 / 255
 """Distance between neighbouring values of a fractional SEG."""
@@ -131,7 +139,7 @@ def _write(
     labels = [str(segment.SegmentLabel) for segment in segments]
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     content = (*reference.instances, digest, repr((kind, labels, date, time, __version__)))
-    with quietly(), atomic_path(path) as temporary:
+    with header_access(UNFIT, expected="a complete DICOM image series"):
         data = _segmentation(frames, segments, reference, kind, (date, time), content)
         # What highdicom takes from the clock and from chance, so that equal input gives an equal file.
         data.InstanceCreationDate, data.InstanceCreationTime = date, time
@@ -140,7 +148,9 @@ def _write(
         organization = stable_uid("dimensions", *content)
         for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
             item.DimensionOrganizationUID = organization
-        data.save_as(temporary, enforce_file_format=True)
+        encoded = encode(data)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
     return Path(path)
 
 
@@ -159,34 +169,26 @@ def _segmentation(
 
     if reference.frames is not None:  # highdicom wants them in the order of the frames, not of the slices
         frames = frames[np.argsort(reference.frames)]
-    try:
-        return Segmentation(
-            source_images=[_source(header) for header in reference.headers],
-            pixel_array=frames,
-            segmentation_type=kind,
-            segment_descriptions=segments,
-            series_instance_uid=UID(stable_uid("seg series", *content)),
-            series_number=1,
-            sop_instance_uid=UID(stable_uid("seg", *content)),
-            instance_number=1,
-            manufacturer="gliodil",
-            manufacturer_model_name="gliodil",
-            software_versions=__version__,
-            device_serial_number="0",
-            fractional_type="OCCUPANCY",
-            content_label="RESEARCH_USE",
-            content_description="Research use only. Not a medical device.",
-            series_description=DESCRIPTION,
-            content_date=made[0],
-            content_time=made[1],
-        )
-    except DAMAGE as error:
-        raise ImageFileError(
-            "The headers of the series do not allow a segmentation to refer to it.",
-            expected="a complete DICOM image series",
-            found=reason(error),
-            remedy="export the series again",
-        ) from error
+    return Segmentation(
+        source_images=[_source(header) for header in reference.headers],
+        pixel_array=frames,
+        segmentation_type=kind,
+        segment_descriptions=segments,
+        series_instance_uid=UID(stable_uid("seg series", *content)),
+        series_number=1,
+        sop_instance_uid=UID(stable_uid("seg", *content)),
+        instance_number=1,
+        manufacturer="gliodil",
+        manufacturer_model_name="gliodil",
+        software_versions=__version__,
+        device_serial_number="0",
+        fractional_type="OCCUPANCY",
+        content_label="RESEARCH_USE",
+        content_description="Research use only. Not a medical device.",
+        series_description=DESCRIPTION,
+        content_date=made[0],
+        content_time=made[1],
+    )
 
 
 def _source(header: Any) -> Any:

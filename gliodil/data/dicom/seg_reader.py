@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gliodil.data.dicom.objects import quietly, read_dataset, reason
+from gliodil.data.dicom.objects import header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError, MissingExtraError
 
-LARGEST = 2**31
+DAMAGED = "The segmentation is damaged, or of a kind that is not read here."
+READABLE = "a binary, label-map or fractional DICOM segmentation"
+LARGEST = 2**28
 """Voxels a file may ask for. Damaged positions would otherwise ask for more than any machine has."""
 
 
@@ -86,8 +88,7 @@ def read_seg(path: Path | str) -> Volume:
 def read_segments(path: Path | str) -> Segments:
     """Return every segment of a binary SEG or label map; see `read_seg` for the errors."""
     path = Path(path)
-    data = _open(path)
-    kind = str(data.get("SegmentationType", ""))
+    data, kind = _open(path)
     if kind not in ("BINARY", "LABELMAP"):
         raise LabelError(
             "The segmentation does not hold masks.",
@@ -96,30 +97,36 @@ def read_segments(path: Path | str) -> Segments:
             found=kind[:16] or "no segmentation type",
             remedy="threshold it first, and write it as binary segmentation",
         )
-    numbers = [int(number) for number in data.segment_numbers]
-    names = {number: str(data.get_segment_description(number).SegmentLabel) for number in numbers}
+    with header_access(DAMAGED, file=path, expected=READABLE):
+        numbers = [int(number) for number in data.segment_numbers]
+        names = {number: str(data.get_segment_description(number).SegmentLabel) for number in numbers}
+        frame_of_reference = str(data.FrameOfReferenceUID)
     masks = {}
     for number in numbers:
         mask, affine = _voxels(data, number, path)
         masks[number] = Volume((mask != 0).astype(np.uint8), affine, kind="label", path=path)
     if not any(mask.data.any() for mask in masks.values()):
         raise LabelError("The segmentation is empty.", file=path, expected="at least one voxel")
-    return Segments(masks, names, str(data.FrameOfReferenceUID))
+    return Segments(masks, names, frame_of_reference)
 
 
 def read_fractional_seg(path: Path | str) -> Volume:
     """Return the first segment of a fractional SEG as scalar volume in [0, 1]; errors as for `read_seg`."""
     path = Path(path)
-    data = _open(path)
-    if data.get("SegmentationType") != "FRACTIONAL":
+    data, kind = _open(path)
+    if kind != "FRACTIONAL":
         raise LabelError("The segmentation is not fractional.", file=path, expected="FRACTIONAL")
-    fraction, affine = _voxels(data, int(next(iter(data.segment_numbers))), path)
+    with header_access(DAMAGED, file=path, expected=READABLE):
+        number = int(next(iter(data.segment_numbers)))
+    fraction, affine = _voxels(data, number, path)
     return Volume(fraction.astype(np.float32), affine, kind="scalar", path=path)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> tuple[Any, str]:
+    """Return a file as highdicom Segmentation, and its segmentation type."""
     header = read_dataset(path)
-    found = str(header.get("Modality", "none"))
+    with header_access(DAMAGED, file=path, expected=READABLE):
+        found = str(header.get("Modality", "none"))
     if found != "SEG":
         raise ImageFileError(
             "The file is no DICOM segmentation.", file=path, expected="modality SEG", found=found[:16]
@@ -128,23 +135,18 @@ def _open(path: Path) -> Any:
         from highdicom.seg import Segmentation
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
-    try:
-        with quietly():
-            return Segmentation.from_dataset(header, copy=False)
-    except Exception as error:  # highdicom raises whatever the missing attribute makes it run into
-        raise _damaged(path, error) from error
+    with header_access(DAMAGED, file=path, expected=READABLE):
+        return Segmentation.from_dataset(header, copy=False), str(header.get("SegmentationType", ""))
 
 
 def _voxels(data: Any, number: int, path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the voxels (column, row, slice) of a segment and their affine to RAS."""
-    try:
+    volume = None
+    with header_access(DAMAGED, file=path, expected=READABLE):
         geometry = data.get_volume_geometry(allow_missing_positions=True)
         size = None if geometry is None else int(np.prod([float(n) for n in geometry.spatial_shape]))
-        volume = None
         if size is not None and size <= LARGEST:
             volume = data.get_volume(segment_numbers=[number], allow_missing_positions=True)
-    except Exception as error:
-        raise _damaged(path, error) from error
     if volume is None:
         raise GeometryError(
             "The frames of the segmentation do not form one stack.",
@@ -160,13 +162,3 @@ def _voxels(data: Any, number: int, path: Path) -> tuple[NDArray[Any], NDArray[n
         affine[:3, 2] *= -1
         voxels = voxels[:, :, ::-1]
     return voxels, LPS_RAS @ affine
-
-
-def _damaged(path: Path, error: Exception) -> ImageFileError:
-    return ImageFileError(
-        "The segmentation is damaged, or of a kind that is not read here.",
-        file=path,
-        expected="a binary, label-map or fractional DICOM segmentation",
-        found=reason(error),
-        remedy="export it again",
-    )
