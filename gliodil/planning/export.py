@@ -88,14 +88,20 @@ class Exported:
 
 def plan_structures(plans: Plans) -> dict[str, Volume]:
     """Return the masks of a plan under the names they have in planning systems; empty ones are left out."""
-    masks = {
-        "GTV": plans.gtv,
-        "CTV standard": plans.standard,
-        "CTV trimmed": plans.trimmed,
-        "CTV model": plans.model,
-        "PTV": getattr(plans, "ptv", None),
-    }
-    return {name: mask for name, mask in masks.items() if mask is not None and mask.data.any()}
+    ctv = {"standard": plans.standard, "trimmed": plans.trimmed, "model": plans.model}
+    masks = _targets("", plans.gtv, ctv, getattr(plans, "ptv", {}))
+    if (initial := getattr(plans, "initial", None)) is not None:
+        masks |= _targets("initial ", initial.gtv, initial.ctv, initial.ptv)
+    return {name: mask for name, mask in masks.items() if mask.data.any()}
+
+
+def _targets(
+    phase: str, gtv: Volume, ctv: Mapping[str, Volume], ptv: Mapping[str, Volume]
+) -> dict[str, Volume]:
+    """Return the targets of one phase as `GTV`, `CTV standard`, ..., `PTV standard`, ..."""
+    kinds = {"CTV": ctv, "PTV": ptv}
+    named = {f"{kind} {phase}{name}": mask for kind, masks in kinds.items() for name, mask in masks.items()}
+    return {f"GTV {phase}".strip(): gtv, **named}
 
 
 def check_export(files: Sequence[Path | str], gtv: Volume) -> None:

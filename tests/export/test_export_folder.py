@@ -155,18 +155,25 @@ def test_key_holes_change_contours_not_volumes(clinic, tmp_path):
     assert tied.polygon_ml == pytest.approx(loops.polygon_ml)
 
 
-def test_a_ptv_is_written_if_the_plan_has_one(clinic, tmp_path):
+def test_further_targets_are_written_if_the_plan_has_them(clinic, tmp_path):
+    """Planning target volumes, and the targets of a first phase."""
     *_, plans, _, files = clinic
     wider = plans.standard.with_data(ndimage.binary_dilation(plans.standard.data).astype(np.uint8))
-    with_ptv = SimpleNamespace(
-        **{f.name: getattr(plans, f.name) for f in dataclasses.fields(plans)}, ptv=wider
+    empty = plans.gtv.with_data(np.zeros(plans.gtv.shape, np.uint8))
+    first = SimpleNamespace(gtv=plans.gtv, ctv={"standard": wider, "model": empty}, ptv={"standard": wider})
+    given = {field.name: getattr(plans, field.name) for field in dataclasses.fields(plans)}
+    exported = export_plan(
+        tmp_path, SimpleNamespace(**{**given, "ptv": {"standard": wider}, "initial": first}), files
     )
-    exported = export_plan(tmp_path, with_ptv, files)
-    assert list(exported.structures)[-1] == "PTV"
-    types = [
-        item.RTROIInterpretedType for item in pydicom.dcmread(exported.files[0]).RTROIObservationsSequence
+    assert list(exported.structures)[4:] == [
+        "PTV standard",
+        "GTV initial",
+        "CTV initial standard",
+        "PTV initial standard",
     ]
-    assert types == ["GTV", "CTV", "CTV", "CTV", "PTV"]
+    data = pydicom.dcmread(exported.files[0])
+    types = [item.RTROIInterpretedType for item in data.RTROIObservationsSequence]
+    assert types == ["GTV", "CTV", "CTV", "CTV", "PTV", "GTV", "CTV", "PTV"]
 
 
 def test_what_reaches_beyond_the_series_is_told(clinic, tmp_path):
