@@ -6,12 +6,16 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import meshio
 import numpy as np
 import pydicom
 import pytest
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 import gliodil.planning.export as export
+from gliodil.arguments import build_parser
+from gliodil.data.dicom.rtstruct import write_rtstruct
 from gliodil.data.dicom.rtstruct_reader import read_rtstruct
 from gliodil.data.labels import get_convention
 from gliodil.data.nifti import read_nifti
@@ -22,6 +26,7 @@ from gliodil.inference.result import Fit, LossHistory, Parameter
 from gliodil.pipeline import _finished, fingerprint
 from gliodil.planning.export import FILES, check_export, export_plan
 from gliodil.planning.plan import plan
+from gliodil.planning.surfaces import surface, write_surface
 from gliodil.reporting.folder import write_plan_folder
 from gliodil.terminal import Terminal
 
@@ -252,3 +257,22 @@ def test_a_missing_library_is_named_before_the_fit(clinic, monkeypatch):
         check_export(files, plans.gtv)
     assert "gliodil[dicom]" in str(caught.value)
     assert isinstance(caught.value, GliodilError)
+
+
+def test_surfaces_and_contours_lie_at_one_place_in_the_world(series, tmp_path):
+    """Marching cubes puts a vertex half way to every neighbour outside, so at every vertex of a contour too."""
+    geometry, files = series
+    mask = ndimage.gaussian_filter(np.random.default_rng(4).standard_normal(geometry.shape), 2) > 0
+    path = write_surface(surface(mask, geometry.affine), tmp_path / "s.stl")
+    vertices = meshio.read(path).points
+    write_rtstruct(tmp_path / "rt.dcm", {"GTV": geometry.volume(mask)}, files)
+    (item,) = pydicom.dcmread(tmp_path / "rt.dcm").ROIContourSequence
+    lps = np.concatenate([np.array(c.ContourData, float).reshape(-1, 3) for c in item.ContourSequence])
+    away, _ = KDTree(vertices).query(lps * [-1, -1, 1])
+    assert away.max() < 1e-3  # mm
+
+
+def test_the_command_line_offers_key_holes():
+    parse = build_parser().parse_args
+    assert parse(["plan", "patient", "--keyholes"]).keyholes
+    assert not parse(["plan", "patient"]).keyholes
