@@ -133,8 +133,10 @@ def test_poor_headers_are_good_enough(geometries, new_series, tmp_path):
         data["StudyDate"] = pydicom.DataElement("StudyDate", "LO", "March")
         data.save_as(file)
     mask = geometry.volume(random_masks(geometry)["GTV"])
-    path = write_seg(tmp_path / "s.dcm", {"GTV": mask}, files)
+    reference = read_reference(files)
+    path = write_seg(tmp_path / "s.dcm", {"GTV": mask}, reference)
     assert np.array_equal(read_seg(path).resample_to(mask).data, mask.data)
+    assert reference.headers[0].PatientSex == "X"  # emptied in the copy only
 
 
 def compartments(geometry, files, path, kind):

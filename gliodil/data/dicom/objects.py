@@ -46,6 +46,34 @@ REQUIRED_BUT_MAY_BE_EMPTY = (
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
 )
 
+IMAGE = (
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SeriesInstanceUID",
+        "FrameOfReferenceUID",
+        "PositionReferenceIndicator",
+    ),
+    *("Modality", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImageType"),
+    *(
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+    ),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence"),
+)
+"""What a segmentation takes from the images it refers to, besides patient and study."""
+WELL_FORMED = {
+    "PatientSex": "[MFO]",
+    "PatientBirthDate": r"\d{8}",
+    "StudyDate": r"\d{8}",
+    "StudyTime": r"\d{2,6}(\.\d{1,6})?",
+}
+"""What may be empty in a header, but not anything else."""
+
 
 def reason(error: Exception) -> str:
     """Return what went wrong without a value from the header, which could identify the patient."""
@@ -116,6 +144,23 @@ def copy_study(source: Any, target: Any) -> None:
     for keyword in REQUIRED_BUT_MAY_BE_EMPTY:
         if keyword not in target:
             setattr(target, keyword, "")
+
+
+def image_source(header: Any) -> Any:
+    """Return what highdicom needs of a header: what may be empty stands in it, nonsense in it is emptied."""
+    from pydicom import DataElement
+    from pydicom.dataset import Dataset
+
+    source = Dataset()
+    for keyword in IMAGE:
+        if keyword in header:
+            source[keyword] = header[keyword]
+    copy_study(header, source)
+    for keyword, form in WELL_FORMED.items():
+        if not re.fullmatch(form, str(source[keyword].value)):
+            # A new element: assigning to the old one would change the header it is shared with.
+            source[keyword] = DataElement(keyword, source[keyword].VR, None)
+    return source
 
 
 def moment(header: Any, created: datetime | None) -> tuple[str, str]:

@@ -7,9 +7,7 @@ map in [0, 1] as occupancy in steps of 1/255.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from gliodil.data.atomic import atomic_path
 from gliodil.data.dicom.objects import (
     DESCRIPTION,
     UNFIT,
-    copy_study,
     encode,
     header_access,
     moment,
@@ -170,7 +167,7 @@ def _segmentation(
     if reference.frames is not None:  # highdicom wants them in the order of the frames, not of the slices
         frames = frames[np.argsort(reference.frames)]
     return Segmentation(
-        source_images=[_source(header) for header in reference.headers],
+        source_images=[image_source(header) for header in reference.headers],
         pixel_array=frames,
         segmentation_type=kind,
         segment_descriptions=segments,
@@ -189,20 +186,6 @@ def _segmentation(
         content_date=made[0],
         content_time=made[1],
     )
-
-
-def _source(header: Any) -> Any:
-    """Return a header that highdicom accepts: what may be empty stands in it, nonsense in it is emptied."""
-    source = copy(header)
-    copy_study(header, source)
-    if source.PatientSex not in ("M", "F", "O"):
-        source.PatientSex = ""
-    for keyword in ("PatientBirthDate", "StudyDate"):
-        if not re.fullmatch(r"\d{8}", str(source[keyword].value)):
-            source[keyword].value = None
-    if not re.fullmatch(r"\d{2,6}(\.\d{1,6})?", str(source.StudyTime)):
-        source.StudyTime = None
-    return source
 
 
 def _segment(number: int, name: str) -> Any:
