@@ -21,7 +21,7 @@ UNFIT = "The headers of the series do not allow other objects to refer to it."
 NO_DATE = "19000101"
 """Stands where a date is required and the study has none."""
 
-PATIENT_AND_STUDY = (
+PATIENT_AND_STUDY = [
     "SpecificCharacterSet",
     "PatientName",
     "PatientID",
@@ -40,31 +40,44 @@ PATIENT_AND_STUDY = (
     "StudyID",
     "AccessionNumber",
     "StudyDescription",
-)
-REQUIRED_BUT_MAY_BE_EMPTY = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
-)
-
-IMAGE = (
-    *(
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "SeriesInstanceUID",
-        "FrameOfReferenceUID",
-        "PositionReferenceIndicator",
-    ),
-    *("Modality", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "ImageType"),
-    *(
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-    ),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence"),
-)
+]
+"""What says whose image it is and to which study it belongs."""
+REQUIRED_BUT_MAY_BE_EMPTY = [
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+]
+IMAGE = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "Modality",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "ImageType",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "DimensionIndexSequence",
+]
 """What a segmentation takes from the images it refers to, besides patient and study."""
 WELL_FORMED = {
     "PatientSex": "[MFO]",

@@ -21,6 +21,7 @@ from gliodil.data.dicom.objects import (
     UNFIT,
     encode,
     header_access,
+    image_source,
     moment,
     stable_uid,
 )
