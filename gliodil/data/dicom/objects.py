@@ -21,7 +21,7 @@ UNFIT = "The headers of the series do not allow other objects to refer to it."
 NO_DATE = "19000101"
 """Stands where a date is required and the study has none."""
 
-PATIENT_AND_STUDY = [
+PATIENT_AND_STUDY = (
     "SpecificCharacterSet",
     "PatientName",
     "PatientID",
@@ -40,9 +40,9 @@ PATIENT_AND_STUDY = [
     "StudyID",
     "AccessionNumber",
     "StudyDescription",
-]
+)
 """What says whose image it is and to which study it belongs."""
-REQUIRED_BUT_MAY_BE_EMPTY = [
+REQUIRED_BUT_MAY_BE_EMPTY = (
     "PatientName",
     "PatientID",
     "PatientBirthDate",
@@ -52,8 +52,8 @@ REQUIRED_BUT_MAY_BE_EMPTY = [
     "ReferringPhysicianName",
     "StudyID",
     "AccessionNumber",
-]
-IMAGE = [
+)
+IMAGE = (
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -77,7 +77,7 @@ IMAGE = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "DimensionIndexSequence",
-]
+)
 """What a segmentation takes from the images it refers to, besides patient and study."""
 WELL_FORMED = {
     "PatientSex": "[MFO]",
