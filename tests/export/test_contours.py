@@ -27,7 +27,7 @@ def centres(shape):
     return np.stack(np.indices(shape), axis=-1).reshape(-1, 2).astype(float)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(masks)
 def test_outlines_give_back_the_mask(mask):
     assert np.array_equal(fill(trace(mask), mask.shape), mask)
@@ -44,7 +44,7 @@ def test_outlines_enclose_the_pixels_less_half_of_islands_minus_holes(mask):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(masks)
 def test_outlines_are_simple_polygons_that_neither_meet_nor_pass_a_pixel_centre(mask):
     rings = [shapely.Polygon(loop) for loop in trace(mask)]
@@ -55,7 +55,7 @@ def test_outlines_are_simple_polygons_that_neither_meet_nor_pass_a_pixel_centre(
         assert shapely.distance(line, shapely.points(centres(mask.shape))).min() > 0.35
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(masks)
 def test_an_independent_test_of_the_centres_gives_the_mask(mask):
     inside = np.zeros(mask.size, bool)
@@ -64,7 +64,7 @@ def test_an_independent_test_of_the_centres_gives_the_mask(mask):
     assert np.array_equal(inside.reshape(mask.shape), mask)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(masks)
 def test_key_holes_leave_one_loop_per_island_and_change_nothing_else(mask):
     loops, joined = trace(mask), join_holes(trace(mask))
@@ -73,7 +73,7 @@ def test_key_holes_leave_one_loop_per_island_and_change_nothing_else(mask):
     assert sum(map(area, joined)) == pytest.approx(sum(map(area, loops)), abs=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(masks)
 def test_key_hole_cuts_keep_half_a_pixel_from_centres_and_stay_inside(mask):
     loops, joined = trace(mask), join_holes(trace(mask))

@@ -110,7 +110,7 @@ def test_masks_come_back_voxel_for_voxel(series, tmp_path_factory, keyholes):
 
 def test_an_independent_reader_finds_the_mask_and_every_point_within_half_a_pixel(series, tmp_path):
     geometry, files = series
-    for seed in range(3):
+    for seed in range(2):
         mask = rough_mask(geometry.shape, seed)
         write_rtstruct(tmp_path / "rt.dcm", {"GTV": geometry.volume(mask)}, files)
         loops = read_independently(tmp_path / "rt.dcm", files)["GTV"]
