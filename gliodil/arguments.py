@@ -9,12 +9,12 @@ from gliodil import __version__
 from gliodil.pipeline import DEFAULT_RULE
 
 FILE_FLAGS = {
-    "seg": "tumour segmentation (labels)",
+    "seg": "tumour segmentation (NIfTI labels, DICOM SEG or RTSTRUCT)",
     "wm": "white-matter probability map",
     "gm": "grey-matter probability map",
     "csf": "cerebrospinal-fluid probability map",
     "brain": "brain mask",
-    "t1": "T1 image, shown behind the contours",
+    "t1": "T1 image; each image may be a DICOM series, given as its folder or any file of it",
     "t1c": "T1 image with contrast agent",
     "t2": "T2 image",
     "flair": "FLAIR image",
@@ -26,6 +26,7 @@ EXAMPLES = {
     "demo": "gliodil demo --out result                        a synthetic patient, start to finish",
     "plan": """gliodil plan patient_001/                        a folder of NIfTI files, named as usual
   gliodil plan --seg s.nii.gz --wm wm.nii.gz --gm gm.nii.gz --labels brats-2023 --out result
+  gliodil plan DICOM/ --seg s.dcm                  DICOM series, told apart by their headers
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
     "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
@@ -66,7 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
 
     plan = command("plan", "turn one patient's images into a density, margin maps and a report", fitting)
-    plan.add_argument("patient", nargs="?", type=Path, metavar="PATIENT", help="folder of NIfTI files")
+    plan.add_argument(
+        "patient", nargs="?", type=Path, metavar="PATIENT", help="folder of NIfTI files or DICOM series"
+    )
     for role, text in FILE_FLAGS.items():
         plan.add_argument(f"--{role}", type=Path, metavar="FILE", help=text)
     plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")

@@ -171,13 +171,14 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any]) -> str:
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
         digest.update(role.encode())
-        if volume.path is not None:
+        if role in patient.series:
+            for path in patient.series[role].files:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        elif volume.path is not None:
             digest.update(hashlib.sha256(volume.path.read_bytes()).digest())
         else:
             digest.update(volume.affine.tobytes() + str(volume.data.dtype).encode())
             digest.update(volume.data.tobytes())
-    for file in getattr(getattr(patient, "reference", None), "files", ()):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 

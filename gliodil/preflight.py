@@ -40,7 +40,7 @@ def check_request(patient: Patient, out: Path | str, *, config: FitConfig, rule:
     for library in ("matplotlib", "jinja2"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "report")
-    if (reference := getattr(patient, "reference", None)) is not None:
+    if (reference := patient.reference) is not None:
         check_export(reference.files, patient.segmentation.with_data(gtv_mask(patient, known), kind="label"))
     present = _memory_of(_device(config.device))
     if present is not None and memory_gb(config) > present:

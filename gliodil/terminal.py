@@ -50,9 +50,11 @@ class Terminal:
     def inputs(self, patient: Patient, out: Path, config: FitConfig) -> None:
         """Show what was found and what it was taken for."""
         self.note(f"Patient {patient.identity}, labels read as {patient.convention.name}")
-        for row in patient.describe():
+        rows = patient.describe()
+        width = max(32, *(len(row["file"]) for row in rows))
+        for row in rows:
             self.note(
-                f"  {row['role']:<11}{row['file']:<32} {row['shape']:<16} {row['spacing']} mm  "
+                f"  {row['role']:<11}{row['file']:<{width}} {row['shape']:<16} {row['spacing']} mm  "
                 f"{row['orientation']} {row['note']}".rstrip()
             )
         optional = ("wm", "gm", "brain", "csf", "pet", "recurrence")

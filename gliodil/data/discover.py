@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gliodil.data.dicom.headers import is_dicom
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
@@ -78,14 +79,14 @@ def role_of_name(name: str) -> str | None:
 
 
 def find_files(folder: Path | str) -> FoundFiles:
-    """Return the NIfTI files of a patient's folder by role.
+    """Return the NIfTI files of a patient's folder by role; none if it holds DICOM instead.
 
     Only the folder itself is searched if it holds NIfTI files; otherwise its subfolders are too (BIDS).
 
     Raises
     ------
     InputError
-        If the folder is missing, is a file, or holds no NIfTI files.
+        If the folder is missing, is a file, or holds neither NIfTI nor DICOM files.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -94,12 +95,12 @@ def find_files(folder: Path | str) -> FoundFiles:
             if folder.exists()
             else "The patient folder does not exist.",
             file=folder,
-            expected="a folder of NIfTI files",
+            expected="a folder of NIfTI files or DICOM series",
             remedy="name single files with --seg, --wm, ..." if folder.exists() else "check the path",
         )
     images = sorted(path for path in folder.iterdir() if _is_image(path))
     images = images or sorted(path for path in _walk(folder) if _is_image(path))
-    if not images:
+    if not images and not any(is_dicom(path) for path in _walk(folder)):
         raise _no_images(folder)
     by_role: dict[str | None, tuple[Path, ...]] = {}
     for path in images:
@@ -120,28 +121,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _no_images(folder: Path) -> InputError:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if any(_is_dicom(path) for path in _walk(folder)):
-        return InputError(
-            "The folder holds DICOM files; reading DICOM is not in this version yet.",
-            file=folder,
-            expected="NIfTI files (.nii or .nii.gz)",
-            remedy="convert the series to NIfTI",
-        )
     return InputError(
-        "The folder holds no NIfTI files.",
+        "The folder holds no images.",
         file=folder,
-        expected="NIfTI files (.nii or .nii.gz)",
+        expected="NIfTI files (.nii or .nii.gz) or DICOM series",
         found=", ".join(names[:10]) + (" ..." if len(names) > 10 else "") or "an empty folder",
         remedy="check the path, or name the files with --seg, --wm, ...",
     )
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether a file is named like DICOM or carries its mark at byte 128."""
-    if path.suffix.lower() in (".dcm", ".ima", ".dicom") or path.name.upper() == "DICOMDIR":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

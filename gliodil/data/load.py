@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data import checks
+from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
+from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
-from gliodil.data.volume import Kind, Volume
+from gliodil.data.segmentation import read_mask, read_segmentation
+from gliodil.data.volume import Volume
 from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
@@ -26,14 +29,29 @@ _LABEL_ROLES = ("seg", "brain", "recurrence")
 
 @dataclass(frozen=True)
 class Source:
-    """An input file as it is on disk, before anything was resampled."""
+    """An input file or DICOM series as it is on disk, before anything was resampled."""
 
     role: str
     path: Path
+    name: str
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     orientation: str
     resampled: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class ChosenInputs:
+    """What is read for a patient."""
+
+    files: Mapping[str, Path]
+    """Input to file; for a DICOM series the file of its first slice."""
+    series: Mapping[str, Series]
+    """The inputs that are DICOM series, the reference first."""
+    others: tuple[Series, ...]
+    """Series of the folder that are no input; a segmentation may have been drawn on one."""
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,10 +65,11 @@ class LoadedVolumes:
     warnings: tuple[str, ...]
 
 
-def choose_files(
-    folder: Path | None, files: Mapping[str, Path | str]
-) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """Return role -> file from a folder and from named files, which take precedence; and warnings."""
+def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> ChosenInputs:
+    """Return what to read from a folder and from named files, which take precedence.
+
+    NIfTI files take precedence over DICOM series of the folder.
+    """
     if unknown := sorted(set(files) - set(FILE_ROLES)):
         raise InputError(
             "There is no input of that name.",
@@ -60,6 +79,10 @@ def choose_files(
         )
     named = {role: Path(path) for role, path in files.items()}
     found = FoundFiles({}, (), ()) if folder is None else find_files(folder)
+    series = {r: series_at(p, r) for r, p in named.items() if r in IMAGE_ROLES and is_series(p)}
+    named |= {role: one.files[0] for role, one in series.items()}
+    if "seg" in named and named["seg"].is_dir():
+        named["seg"] = series_at(named["seg"], "seg").files[0]
     taken = {path.resolve() for path in named.values()}
     chosen = dict(named)
     for role, paths in found.roles.items():
@@ -75,13 +98,21 @@ def choose_files(
                 remedy=f"choose one with --{role} FILE",
             )
         chosen[role] = free[0]
+    others: tuple[Series, ...] = ()
+    warnings = []
+    if folder is not None:
+        dicom = find_inputs(folder, given=chosen, taken=series.values())
+        others, warnings = dicom.unused, list(dicom.notes)
+        chosen |= {role: one.files[0] for role, one in dicom.roles.items()}
+        series |= {role: one for role, one in dicom.roles.items() if role != "seg"}
     if "seg" not in chosen:
-        seen = [f"{role}: {path.name}" for role, path in chosen.items()]
+        seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
         seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
+        seen += [f"not used: {one.name} ({standing(one)})" for one in others]
         raise InputError(
             "The tumour segmentation is missing.",
             file=folder,
-            expected="a file named like seg, segm or segmentation",
+            expected="a file named like seg, segm or segmentation, a DICOM SEG or an RTSTRUCT",
             found="; ".join(seen) or "no files",
             remedy="name it with --seg FILE",
         )
@@ -95,31 +126,39 @@ def choose_files(
                 found=f"{other} and {role}",
                 remedy=f"give --{other} and --{role} a file each",
             )
-    warnings = []
     if left := [path for path in found.unknown if path.resolve() not in by_file]:
         warnings.append("files with unknown role are not used: " + _listing(left, folder))
     if left := [path for path in found.outputs if path.resolve() not in by_file]:
         warnings.append("plans and predictions in the folder are not used: " + _listing(left, folder))
-    return {role: chosen[role] for role in FILE_ROLES if role in chosen}, tuple(warnings)
+    warnings += _other_frames({role: series[role] for role in IMAGE_ROLES if role in series})
+    return ChosenInputs(
+        {role: chosen[role] for role in FILE_ROLES if role in chosen},
+        {role: series[role] for role in IMAGE_ROLES if role in series},
+        others,
+        tuple(warnings),
+    )
 
 
-def load_volumes(files: Mapping[str, Path], *, labels: str | None) -> LoadedVolumes:
-    """Read and check the files of a patient, and bring all volumes onto the segmentation's grid."""
-    segmentation = read_nifti(files["seg"], kind="label")
-    warnings = list(segmentation.notes)
-    if labels is None:
+def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
+    """Read and check the inputs of a patient, and bring all volumes onto the segmentation's grid."""
+    files = inputs.files
+    image = next((files[role] for role in IMAGE_ROLES if role in files), None)
+    candidates = (*inputs.series.values(), *inputs.others)
+    read = read_segmentation(files["seg"], labels=labels, series=candidates, image=image)
+    segmentation, warnings = read.volume, list(read.notes)
+    if read.convention is None and labels is None:
         convention, notes = detect_convention(segmentation)
     else:
-        convention = get_convention(labels)
+        convention = read.convention or get_convention(labels or "")
         notes = check_labels(segmentation, convention)
     warnings += [*notes, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
     volumes: dict[str, Volume] = {}
-    sources = [_source("seg", segmentation, resampled=False)]
+    sources = [_source("seg", files["seg"], segmentation, resampled=False)]
     for role, path in files.items():
         if role == "seg":
             continue
-        volume, source, notes = _load(role, path, segmentation, tumour)
+        volume, source, notes = _load(role, path, inputs.series.get(role), segmentation, tumour)
         volumes[role] = volume
         sources.append(source)
         warnings += notes
@@ -145,11 +184,20 @@ def brain_mask(volumes: Mapping[str, Volume]) -> np.ndarray[tuple[int, ...], np.
 
 
 def _load(
-    role: str, path: Path, segmentation: Volume, tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    role: str,
+    path: Path,
+    series: Series | None,
+    segmentation: Volume,
+    tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
 ) -> tuple[Volume, Source, tuple[str, ...]]:
-    """Read one file, check it, and bring it onto the grid of the segmentation."""
-    kind: Kind = "label" if role in _LABEL_ROLES else "scalar"
-    original = read_nifti(path, kind=kind)
+    """Read one file or series, check it, and bring it onto the grid of the segmentation."""
+
+    def read() -> Volume:
+        if series is not None:
+            return series.volume()
+        return read_mask(path) if role in _LABEL_ROLES else read_nifti(path, kind="scalar")
+
+    original = read()
     notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
     resampled = not original.same_grid(segmentation)
     volume = original
@@ -168,13 +216,31 @@ def _load(
     elif not volume.is_loaded:
         # Read the voxels once, so that a damaged file is reported now and not after the fit; then let
         # them go, because anatomical images are only needed for pictures.
-        read_nifti(path, kind=kind).data  # noqa: B018
-    return volume, _source(role, original, resampled=resampled), notes
+        read().data  # noqa: B018
+    if series is not None:  # the file of one slice says little
+        notes = tuple(note.replace(f"{path.name}:", f"{series.name}:", 1) for note in notes)
+    return volume, _source(role, path, original, series, resampled=resampled), notes
 
 
-def _source(role: str, volume: Volume, *, resampled: bool) -> Source:
-    assert volume.path is not None
-    return Source(role, volume.path, volume.shape, volume.spacing, volume.orientation, resampled)
+def _source(
+    role: str, path: Path, volume: Volume, series: Series | None = None, *, resampled: bool
+) -> Source:
+    name = path.name if series is None else f"{series.name}, {len(series.files)} files"
+    unit = "" if series is None else series.unit
+    return Source(role, path, name, volume.shape, volume.spacing, volume.orientation, resampled, unit)
+
+
+def _other_frames(series: Mapping[str, Series]) -> list[str]:
+    """Note series whose coordinates the scanner does not relate to those of the first."""
+    if not series:
+        return []
+    first, *others = series.values()
+    return [
+        f"{one.name} is in another frame of reference than {first.name}: the scanner does not say how they lie to "
+        "each other"
+        for one in others
+        if one.frame_of_reference != first.frame_of_reference
+    ]
 
 
 def _resampling_note(volume: Volume, segmentation: Volume) -> str:

@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES
 from gliodil.data.labels import LabelConvention
-from gliodil.data.load import Source, brain_mask, choose_files, load_volumes
+from gliodil.data.load import Source, brain_mask, choose_inputs, load_volumes
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, GliodilError, InputError
 
 Mask = NDArray[np.bool_]
+
+REFERENCE_ROLES = ("t1c", "t1", "flair", "t2")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,13 +45,16 @@ class Patient:
     """Keys among `wm gm csf brain t1 t1c t2 flair pet recurrence`, and `truth`: the density, if simulated."""
     warnings: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
-    """File of each input, `seg` included."""
+    """File of each input, `seg` included; of a DICOM series that of its first slice."""
     sources: tuple[Source, ...] = ()
     """Geometry of each file as it is on disk."""
+    series: Mapping[str, Series] = field(default_factory=dict)
+    """The inputs that are DICOM series."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "volumes", dict(self.volumes))
         object.__setattr__(self, "files", dict(self.files))
+        object.__setattr__(self, "series", dict(self.series))
         for role, volume in self.volumes.items():
             if role not in FILE_ROLES or role == "seg":
                 raise ValueError(f"unknown volume {role!r}; known: {', '.join(FILE_ROLES[1:])}")
@@ -128,6 +134,11 @@ class Patient:
         return _sealed(mask)
 
     @property
+    def reference(self) -> Series | None:
+        """The DICOM series that results refer to: t1c if it is one, else the first of t1, flair and t2."""
+        return next((self.series[role] for role in REFERENCE_ROLES if role in self.series), None)
+
+    @property
     def pet(self) -> Volume | None:
         """PET uptake, if there is one."""
         return self.volumes.get("pet")
@@ -147,7 +158,10 @@ class Patient:
             ]
         else:
             rows = [
-                (s.role, s.path.name, s.shape, s.spacing, s.orientation, "resampled" if s.resampled else "")
+                (
+                    *(s.role, s.name, s.shape, s.spacing, s.orientation),
+                    ", ".join(filter(None, (s.unit, "resampled" if s.resampled else ""))),
+                )
                 for s in self.sources
             ]
         return [
@@ -183,7 +197,7 @@ def load_patient(
     labels: str | None = None,
     identity: str | None = None,
 ) -> Patient:
-    """Read a patient from a folder of NIfTI files, from named files, or from both.
+    """Read a patient from a folder of NIfTI files or DICOM series, from named files, or from both.
 
     Everything is checked and brought onto the grid of the segmentation; every file is read to its end, so
     that damage shows here. White and grey matter maps are not required yet (the fit requires them).
@@ -191,9 +205,11 @@ def load_patient(
     Parameters
     ----------
     folder
-        Patient folder; files are recognised by name (`gliodil.data.discover`).
+        Patient folder; NIfTI files are recognised by name (`gliodil.data.discover`), DICOM series by their
+        headers (`gliodil.data.dicom.modality`).
     files
         Input name (`seg wm gm csf brain t1 t1c t2 flair pet recurrence truth`) to file; overrides the folder.
+        Images can be DICOM series, given as a folder or any file of the series.
     labels
         Name of the label convention; by default it is told from labels and geometry, or refused.
     identity
@@ -211,7 +227,7 @@ def load_patient(
     place = root if root is not None else Path(named["seg"]).parent if "seg" in named else Path()
     name = identity or place.resolve().name or "patient"
     try:
-        chosen, notes = choose_files(root, named)
+        chosen = choose_inputs(root, named)
         loaded = load_volumes(chosen, labels=labels)
     except GliodilError as error:
         error.for_patient(name)
@@ -221,9 +237,10 @@ def load_patient(
         segmentation=loaded.segmentation,
         convention=loaded.convention,
         volumes=loaded.volumes,
-        warnings=notes + loaded.warnings,
-        files=chosen,
+        warnings=chosen.warnings + loaded.warnings,
+        files=chosen.files,
         sources=loaded.sources,
+        series=chosen.series,
     )
 
 

@@ -31,8 +31,8 @@ class FitConfig:
         reference loss has no such margin.
     physics
         ``"exact"``: the equation holds exactly, only its parameters are fitted; ``"soft"``: it may be violated at a
-        price; ``"auto"``: exact where that explains the labels as well as their resolution lets one see, else soft
-        (see ``label_misfit``). The reference loss is always soft.
+        price; ``"auto"``: exact, and where that does not explain the labels as well as their resolution lets one see
+        (``label_misfit``), with a smooth field of mobility (``mobility``). The reference loss is always soft.
     pde_weight
         λ, the factor on the physics residual's weight.
     loss

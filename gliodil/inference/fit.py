@@ -2,9 +2,13 @@
 
 The default path runs in stages, each a start for the next:
 
-1. *parameters*  exact physics (w = v = 0), from grid to grid, from what the segmentation suggests;
-2. *full*        everything: parameters, initial misfit and model error, from grid to grid. Left out where exact physics
-                 explains the labels as well as they can be seen (``label_misfit``), unless asked for.
+1. *parameters*  exact physics, from grid to grid, from what the segmentation suggests, with as many foci as it asks for;
+2. *mobility*    parameters and a smooth field of log-mobility, physics exact. Left out where the parameters explain the
+                 labels as well as they can be seen (``label_misfit``).
+
+Soft physics, which the reference loss has, replaces the second stage:
+
+2. *full*        parameters, initial misfit and model error, from grid to grid.
 
 ``optimizer="adam-multigrid"`` is the public path from its own start.
 """
@@ -16,7 +20,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -24,9 +27,12 @@ from gliodil.data.patient import Patient
 from gliodil.errors import GeometryError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
+from gliodil.inference.exact import ExactPhysics
+from gliodil.inference.foci import search, search_foci
 from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.label_misfit import explained, label_misfit_mm
-from gliodil.inference.landscape import HardPhysics, LossLandscape
+from gliodil.inference.landscape import LossLandscape
+from gliodil.inference.mobility import STIFFNESS_MM3, Mobility, softened
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -39,7 +45,6 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
-PARAMETER_EVALUATIONS = 120
 
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
@@ -47,9 +52,9 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What every path hands back: the last level, the parameters, and the optimizer's account."""
+    """What every path hands back: the density at every level, the parameters, and the optimizer's account."""
 
-    last: torch.Tensor
+    levels: torch.Tensor
     scalars: Scalars
     minimum: Minimum
     dtype: torch.dtype
@@ -106,39 +111,66 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 
 
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
-    """Fit the parameters alone, then, unless exact physics is enough, everything; both from grid to grid."""
+    """Fit the parameters, then, unless exact physics is enough, a mobility field or everything; from grid to grid."""
     rungs = ladder(loss.config)
     losses = [*_coarser(patient, rungs[:-1]), loss]
-    coordinates, parameters = fit_parameters(losses, record)
-    exact = _exact(loss, coordinates, parameters)
-    if loss.config.physics == "exact" or (
-        loss.config.physics == "auto" and loss.anchored and _enough(loss, exact)
-    ):
+    landscape, found = fit_parameters(losses, record)
+    exact = _exact(landscape, found)
+    if loss.config.physics == "exact":
         return exact
-    coordinates = coordinates.with_origin_fixed()
-    start = TransformedLoss(losses[0], coordinates).start()
-    for rung, finer in zip(losses, [*losses[1:], None], strict=True):
-        record.stage = f"full {rung.config.cells}³×{rung.config.steps}"
-        objective, found = _minimize(rung, coordinates, start, record)
+    if loss.config.physics == "auto" and loss.anchored:
+        return _with_mobility(landscape.objective, exact, record)
+    return _soft(losses, landscape, found, record)
+
+
+def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
+    """Return the outcome of exact physics at a minimum."""
+    loss = landscape.objective.loss
+    with torch.no_grad():
+        run = landscape.run(found.x)
+    if run is None:
+        raise NumericsError("The best parameters cannot be evaluated again.", found=str(found.terms))
+    scalars, levels = run[0], run[1].levels
+    found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
+    misfit = label_misfit_mm(loss.case, levels[-1], scalars)
+    physics = "exact" if landscape.mobility is None else "mobility"
+    return Outcome(levels, scalars, found, landscape.objective.dtype, physics, misfit)
+
+
+def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder) -> Outcome:
+    """Bend the tissue's mobility, stiffly at first, until the labels are explained or the field is at its softest."""
+    loss, outcome = objective.loss, exact
+    record.stage = f"mobility {loss.config.cells}³×{loss.config.steps}"
+    options = LBFGSOptions(
+        tolerance=loss.config.tolerance, max_evaluations=loss.config.max_evaluations, memory=12, max_step=1.0
+    )
+    y, w, of_w = exact.minimum.x[0], None, math.nan
+    for stiffness in STIFFNESS_MM3:
+        if outcome.misfit_mm is not None and explained(loss.case, outcome.misfit_mm):
+            break
+        landscape = ExactPhysics(objective, Mobility(loss, stiffness))
+        w = landscape.start()[1] if w is None else softened(w, of_w, stiffness)
+        found = lbfgs(landscape, [y, w], options, record)
+        outcome, (y, w), of_w = _exact(landscape, found), found.x, stiffness
+    return outcome
+
+
+def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
+    """Minimize the loss in parameters, initial misfit and model error, from grid to grid."""
+    coordinates = landscape.objective.coordinates
+    scaling = coordinates.scaling @ _whitening(landscape, found.x[0], record)
+    estimate = coordinates.moved(found.x[0])
+    fixed = Coordinates.scaled(estimate.box, estimate.origin, scaling).with_origin_fixed()
+    start: Point | None = None
+    for loss, finer in zip(losses, [*losses[1:], None], strict=True):
+        record.stage = f"full {loss.config.cells}³×{loss.config.steps}"
+        full = LossLandscape(TransformedLoss(loss, fixed))
+        found = _minimize(full, full.loss.start() if start is None else start, record)
         if finer is not None:
-            start = objective.prolong_to(finer, found.x)
-    scalars, last = coordinates.scalars(found.x[0]), objective.trajectory(found.x).last
-    return Outcome(last, scalars, found, objective.dtype, misfit_mm=label_misfit_mm(loss.case, last, scalars))
-
-
-def _exact(loss: ReferenceLoss, coordinates: Coordinates, parameters: Minimum) -> Outcome:
-    """Return the outcome of exact physics, judged by the full loss."""
-    objective = TransformedLoss(loss, coordinates)
-    start = objective.start()
-    here = LossLandscape(objective).at(start)
-    found = replace(parameters, x=start, value=here.value, terms=here.terms)
-    scalars, last = coordinates.scalars(start[0]), objective.trajectory(start).last
-    misfit = label_misfit_mm(loss.case, last, scalars)
-    return Outcome(last, scalars, found, objective.dtype, "exact", misfit)
-
-
-def _enough(loss: ReferenceLoss, exact: Outcome) -> bool:
-    return exact.misfit_mm is not None and explained(loss.case, exact.misfit_mm)
+            start = full.loss.prolong_to(finer, found.x)
+    scalars, levels = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).levels
+    misfit = label_misfit_mm(loss.case, levels[-1], scalars)
+    return Outcome(levels, scalars, found, full.loss.dtype, "soft", misfit)
 
 
 def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
@@ -150,78 +182,48 @@ def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
     return losses
 
 
-def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[Coordinates, Minimum]:
+def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[ExactPhysics, Minimum]:
     """Fit the parameters with exact physics from grid to grid.
 
     Returns
     -------
-    Coordinates centred at the estimate and whitened, and how the search on the finest grid ended.
+    The loss on the finest grid, and how the search on it ended.
 
     Fronts travel differently on grids that do not resolve them, so the parameters are those of the finest grid. The
     coarsest is searched in float64: it costs little there, and a search through a curved valley amplifies round-off
-    until a patient and its mirror image part ways.
+    until a patient and its mirror image part ways. The number of foci is found there too (``foci``).
     """
     coarsest = losses[0]
-    box = coarsest.box()
-    coordinates = Coordinates.plain(box, box.encode(from_segmentation(coarsest.case, coarsest.config)))
-    for loss in losses:
+    record.stage = f"parameters {coarsest.config.cells}³×{coarsest.config.steps}"
+    landscape, found = search_foci(coarsest, from_segmentation(coarsest.case, coarsest.config), record)
+    for loss in losses[1:]:
         record.stage = f"parameters {loss.config.cells}³×{loss.config.steps}"
-        if loss.box() != box:  # finer cells carry shorter fronts
-            z = loss.box().encode(coordinates.scalars(coordinates.zero()))
-            box, coordinates = loss.box(), Coordinates.scaled(loss.box(), z, coordinates.scaling)
-        dtype = torch.float64 if loss is coarsest else torch.float32
-        landscape = HardPhysics(TransformedLoss(loss, coordinates, dtype=dtype))
-        options = LBFGSOptions(
-            tolerance=1e-3,
-            max_evaluations=PARAMETER_EVALUATIONS,
-            memory=12,
-            curvature=_first_curvature(landscape) if loss is coarsest else 2.0,
-            max_step=1.0,
-        )
-        best = lbfgs(landscape, [coordinates.zero()], options, record)
-        if best.status == "diverged":
-            raise NumericsError(
-                "The loss is not finite at the starting parameters.",
-                found=str(coordinates.scalars(coordinates.zero())),
-                remedy="check the tissue maps and the segmentation",
-            )
-        coordinates = coordinates.moved(best.x[0])
-
-        scaling = coordinates.scaling @ whitening(
-            partial(_gradient, landscape, best.x[0], record), coordinates.zero()
-        )
-        coordinates = Coordinates.scaled(box, coordinates.origin, scaling)
-    return coordinates, best
+        coordinates = landscape.objective.coordinates
+        scaling = coordinates.scaling @ _whitening(landscape, found.x[0], record)
+        box = replace(loss.box(), foci=coordinates.box.foci)  # finer cells carry shorter fronts
+        z = box.encode(coordinates.scalars(found.x[0]))
+        landscape = ExactPhysics(TransformedLoss(loss, Coordinates.scaled(box, z, scaling)))
+        found = search(landscape, record)
+    return landscape, found
 
 
-def _gradient(
-    landscape: HardPhysics, centre: torch.Tensor, record: Recorder, y: torch.Tensor
-) -> torch.Tensor:
-    record.evaluations += 1
-    return landscape.at([centre + y]).gradient()[0]
+def _whitening(landscape: ExactPhysics, y: torch.Tensor, record: Recorder) -> torch.Tensor:
+    """Return the scaling that makes the Hessian in the parameters about 2I at y."""
+
+    def gradient(at: torch.Tensor) -> torch.Tensor:
+        record.evaluations += 1
+        return landscape.at([at]).gradient()[0]
+
+    return whitening(gradient, y)
 
 
-def _first_curvature(landscape: HardPhysics) -> float:
-    """Curvature that makes the first step 0.1 long in the parameters' coordinates."""
-    here = landscape.at([landscape.loss.coordinates.zero()])
-    length = float(here.gradient()[0].norm()) if math.isfinite(here.value) else 0.0
-    return 10 * length if length > 0 else 2.0
-
-
-def _minimize(
-    loss: ReferenceLoss, coordinates: Coordinates, start: Point, record: Recorder
-) -> tuple[TransformedLoss, Minimum]:
-    """Minimize the loss on one grid."""
-    landscape = LossLandscape(TransformedLoss(loss, coordinates))
-    return landscape.loss, _run(landscape, start, loss.config.max_evaluations, record)
-
-
-def _run(landscape: LossLandscape, start: Point, budget: int, record: Recorder) -> Minimum:
+def _minimize(landscape: LossLandscape, start: Point, record: Recorder) -> Minimum:
+    """Minimize the loss on one grid with the optimizer asked for."""
     config = landscape.loss.loss.config
     if config.optimizer == "gauss-newton":
-        newton = GaussNewtonOptions(tolerance=config.tolerance, max_evaluations=budget)
+        newton = GaussNewtonOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations)
         return gauss_newton(landscape, start, newton, record)
-    options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=budget)
+    options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations)
     return lbfgs(landscape, start, options, record)
 
 
@@ -235,7 +237,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         "infiltration_length_mm": Parameter(math.sqrt(diffusivity / rate), "mm"),
         "threshold_core": Parameter(float(p.threshold_core), "1"),
         "threshold_oedema": Parameter(float(p.threshold_oedema), "1"),
-        "origin_mm": Parameter(case.world(p.origin), "mm"),
+        "origin_mm": Parameter(case.world(p.origins[0]), "mm"),
     }
     if case.pet is not None:
         parameters["pet_scale"] = Parameter(float(p.pet_scale), "1")
@@ -246,7 +248,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         warnings.append(f"The fit did not converge. {found.message}")
     evaluations, seconds, totals, stages = zip(*record.rows, strict=True) if record.rows else ((),) * 4
     return Fit(
-        density=case.volume_on(outcome.last, patient.segmentation),
+        density=case.volume_on(outcome.levels[-1], patient.segmentation),
         parameters=parameters,
         status=found.status,
         message=found.message,
@@ -256,6 +258,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         history=LossHistory(evaluations, seconds, totals, stages),
         method="odil",
         physics=outcome.physics,
+        origins_mm=tuple(case.world(origin) for origin in p.origins),
         label_misfit_mm=outcome.misfit_mm,
         optimizer=config.optimizer,
         grid_shape=case.grid.shape,

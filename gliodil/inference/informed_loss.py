@@ -42,6 +42,7 @@ import math
 
 import torch
 
+from gliodil.inference.blur import blur
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
@@ -107,27 +108,13 @@ class InformedLoss(ReferenceLoss):
         """Return the reference's residuals; PET is compared with the blurred density, in the units of the image."""
         residuals = super().data_residuals(last, p)
         if self.case.pet is not None and self.pet_where is not None:
-            seen = self._blur(last) / p.pet_scale + p.pet_background
+            grid = self.case.grid
+            sigmas = [PET_FWHM_MM / math.sqrt(8 * math.log(2)) / h for h in grid.spacing]
+            seen = blur(grid.box(last), sigmas).reshape(-1) / p.pet_scale + p.pet_background
             residuals["pet"] = (
                 (seen - self.case.pet) * self.pet_where * (WEIGHT_PET_IMAGE / math.sqrt(self.entries))
             )
         return residuals
-
-    def _blur(self, u: torch.Tensor) -> torch.Tensor:
-        """Return u as a scanner with a Gaussian point spread of ``PET_FWHM_MM`` sees it."""
-        box = self.case.grid.box(u)[None, None]
-        for axis, h in enumerate(self.case.grid.spacing, start=2):
-            sigma = PET_FWHM_MM / math.sqrt(8 * math.log(2)) / h
-            reach = math.ceil(3 * sigma)
-            offsets = torch.arange(-reach, reach + 1, device=u.device, dtype=u.dtype)
-            kernel = torch.exp(-0.5 * (offsets / sigma).square())
-            shape = [1, 1, 1, 1, 1]
-            shape[axis] = kernel.numel()
-            sides = [0, 0, 0, 0, 0, 0]
-            sides[2 * (4 - axis)] = sides[2 * (4 - axis) + 1] = reach
-            padded = torch.nn.functional.pad(box, sides, mode="replicate")
-            box = torch.nn.functional.conv3d(padded, (kernel / kernel.sum()).reshape(shape))
-        return box.reshape(-1)
 
     def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
         """Return the label misfits as distances and what the priors add to them."""

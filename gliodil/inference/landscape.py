@@ -23,37 +23,6 @@ FREE_PARAMETERS = 1e-3
 """Curvature assumed of the parameters where no anchor holds them."""
 
 
-class HardPhysics:
-    """A ``TransformedLoss`` in the parameters alone: exact physics, w = v = 0."""
-
-    def __init__(self, loss: TransformedLoss) -> None:
-        self.loss = loss
-
-    def at(self, x: Point) -> ParameterLoss:
-        """Evaluate the loss at [y]."""
-        return ParameterLoss(self.loss, x)
-
-
-class ParameterLoss:
-    """The loss with exact physics at one point [y]."""
-
-    def __init__(self, loss: TransformedLoss, x: Point) -> None:
-        self._y = x[0].detach().requires_grad_()
-        self._total: torch.Tensor | None = None
-        self.value, self.terms = math.inf, dict[str, float]()
-        terms = loss.hard(self._y)
-        if terms:
-            self._total = torch.stack([t.double() for t in terms.values()]).sum()
-            self.value = float(self._total.detach())
-            self.terms = {name: float(t.detach()) for name, t in terms.items()}
-
-    def gradient(self) -> Point:
-        """Return the gradient at [y]."""
-        if self._total is None:
-            raise ValueError("an inadmissible point has no gradient")
-        return list(torch.autograd.grad(self._total, [self._y]))
-
-
 class LossLandscape:
     """A ``TransformedLoss`` in all its variables; keeps the space-time fields it works with."""
 
@@ -103,7 +72,7 @@ class LocalLoss:
         if not loss.admissible(p):
             return
         reference = loss.loss
-        self._seed = loss.seed(p.origin)
+        self._seed = loss.seed(p.origins)
         coefficients = loss.model.coefficients(p.diffusivity, p.wm_gm_ratio)
         self._rho, self._growth = p.proliferation_rate, float(p.proliferation_rate.detach())
         self._strides, self._values = coefficients.strides, coefficients.values

@@ -7,7 +7,7 @@ where that term is zero:
     ln D (or ln ℓ), ln R, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
     ln ρ                                               ln(slowest) + softplus(z)
     b                                                  0.5 − softplus(z)
-    origin                                             10 mm · z
+    origins                                            10 mm · z
 
 All are of order one, and relative changes of D, ρ and R count alike.
 """
@@ -21,8 +21,6 @@ import torch
 from torch.nn.functional import softplus
 
 ORIGIN_SCALE_MM = 10.0
-ORIGIN = slice(3, 6)
-"""Where the coordinates hold the origin."""
 DIFFUSIVITY = (0.01, 10.0)
 SLOWEST_RATE = 0.02
 RATIO = (10.0, 1000.0)
@@ -37,11 +35,12 @@ class Box:
     """Admissible intervals of the coordinates, and which scalars are free.
 
     ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec. With ``length`` the first
-    coordinate is ln ℓ, ℓ = √(D/ρ) [mm], in that interval, instead of ln D.
+    coordinate is ln ℓ, ℓ = √(D/ρ) [mm], in that interval, instead of ln D. The origins of all ``foci`` come last.
     """
 
     with_pet: bool
     with_necrosis: bool = False
+    foci: int = 1
     diffusivity: tuple[float, float] = DIFFUSIVITY
     length: tuple[float, float] | None = None
     slowest_rate: float = SLOWEST_RATE
@@ -50,21 +49,28 @@ class Box:
     threshold_oedema: tuple[float, float] = THRESHOLD_OEDEMA
     threshold_necrotic: tuple[float, float] = (0.6, 0.95)
 
+    @property
+    def origins(self) -> slice:
+        """Where the coordinates hold the origins."""
+        return slice(-3 * self.foci, None)
+
     def decode(self, z: torch.Tensor) -> Scalars:
         """Return the scalars at z; differentiable."""
-        pet, nec = self.with_pet, self.with_necrosis
+        pet, nec = self.with_pet, 5 + 2 * self.with_pet
         rate = self.slowest_rate * softplus(z[1]).exp()
         first = _into(z[0], *_logs(self.length or self.diffusivity)).exp()
         return Scalars(
             diffusivity=first if self.length is None else first.square() * rate,
             proliferation_rate=rate,
             wm_gm_ratio=_into(z[2], *_logs(self.ratio)).exp(),
-            origin=z[ORIGIN] * ORIGIN_SCALE_MM,
-            threshold_core=_into(z[6], *self.threshold_core),
-            threshold_oedema=_into(z[7], *self.threshold_oedema),
-            threshold_necrotic=_into(z[-1], *self.threshold_necrotic) if nec else z.new_tensor(1.0),
-            pet_scale=_into(z[8], *PET_SCALE) if pet else z.new_tensor(1.0),
-            pet_background=LARGEST_PET_BACKGROUND - softplus(z[9]) if pet else z.new_tensor(0.0),
+            origins=z[self.origins].reshape(self.foci, 3) * ORIGIN_SCALE_MM,
+            threshold_core=_into(z[3], *self.threshold_core),
+            threshold_oedema=_into(z[4], *self.threshold_oedema),
+            threshold_necrotic=_into(z[nec], *self.threshold_necrotic)
+            if self.with_necrosis
+            else z.new_tensor(1.0),
+            pet_scale=_into(z[5], *PET_SCALE) if pet else z.new_tensor(1.0),
+            pet_background=LARGEST_PET_BACKGROUND - softplus(z[6]) if pet else z.new_tensor(0.0),
         )
 
     def encode(self, p: Scalars) -> torch.Tensor:
@@ -74,7 +80,6 @@ class Box:
             _out_of(first.log(), *_logs(self.length or self.diffusivity)).reshape(1),
             _inverse_softplus((p.proliferation_rate / self.slowest_rate).log()).reshape(1),
             _out_of(p.wm_gm_ratio.log(), *_logs(self.ratio)).reshape(1),
-            p.origin / ORIGIN_SCALE_MM,
             _out_of(p.threshold_core, *self.threshold_core).reshape(1),
             _out_of(p.threshold_oedema, *self.threshold_oedema).reshape(1),
         ]
@@ -83,12 +88,13 @@ class Box:
             parts.append(_inverse_softplus(LARGEST_PET_BACKGROUND - p.pet_background).reshape(1))
         if self.with_necrosis:
             parts.append(_out_of(p.threshold_necrotic, *self.threshold_necrotic).reshape(1))
+        parts.append(p.origins.reshape(-1) / ORIGIN_SCALE_MM)
         return torch.cat(parts).detach().double()
 
 
 @dataclass(frozen=True)
 class Scalars:
-    """Model and imaging parameters as 0-dimensional tensors (origin: three entries).
+    """Model and imaging parameters as 0-dimensional tensors (origins: one row per focus).
 
     Attributes
     ----------
@@ -98,8 +104,8 @@ class Scalars:
         ρ [1/day].
     wm_gm_ratio
         R = D_white/D_grey [-].
-    origin
-        Seed centre in mm from the grid's corner, shape (3,).
+    origins
+        Seed centres in mm from the grid's corner, shape (K, 3), the first one first found.
     threshold_core, threshold_oedema, threshold_necrotic
         Densities at the edge of the core, of the oedema and of the necrosis [-].
     pet_scale, pet_background
@@ -109,7 +115,7 @@ class Scalars:
     diffusivity: torch.Tensor
     proliferation_rate: torch.Tensor
     wm_gm_ratio: torch.Tensor
-    origin: torch.Tensor
+    origins: torch.Tensor
     threshold_core: torch.Tensor
     threshold_oedema: torch.Tensor
     threshold_necrotic: torch.Tensor
@@ -122,7 +128,7 @@ class Scalars:
         *,
         diffusivity: float,
         proliferation_rate: float,
-        origin: torch.Tensor,
+        origins: torch.Tensor,
         wm_gm_ratio: float = 20.0,
         threshold_core: float = 0.65,
         threshold_oedema: float = 0.30,
@@ -130,8 +136,8 @@ class Scalars:
         pet_scale: float = 0.8,
         pet_background: float = 0.1,
     ) -> Scalars:
-        """Build from numbers; defaults are the starting values."""
-        like = origin.detach().double()
+        """Build from numbers; defaults are the starting values. Origins: shape (3,) or (K, 3)."""
+        like = origins.detach().double().reshape(-1, 3)
 
         def scalar(x: float) -> torch.Tensor:
             return torch.tensor(x, dtype=torch.float64, device=like.device)
@@ -140,7 +146,7 @@ class Scalars:
             diffusivity=scalar(diffusivity),
             proliferation_rate=scalar(proliferation_rate),
             wm_gm_ratio=scalar(wm_gm_ratio),
-            origin=like,
+            origins=like,
             threshold_core=scalar(threshold_core),
             threshold_oedema=scalar(threshold_oedema),
             threshold_necrotic=scalar(threshold_necrotic),

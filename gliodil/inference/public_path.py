@@ -20,7 +20,7 @@ LEVELS = 4
 
 
 def fit_public(loss: ReferenceLoss, record: Recorder) -> tuple[torch.Tensor, Scalars, Minimum]:
-    """Return the last level, the scalars and the optimizer's account."""
+    """Return the density at every level, the scalars and the optimizer's account."""
     start, run = forward_run(loss)
     field = MultigridField(loss.case.grid, loss.config.steps, levels=LEVELS)
     record.stage = "adam"
@@ -36,14 +36,14 @@ def fit_public(loss: ReferenceLoss, record: Recorder) -> tuple[torch.Tensor, Sca
 
     x0 = [_encode(start), *field.split(run)]
     found = adam(objective, x0, epochs=loss.config.max_evaluations, record=record)
-    return field.compose(found.x[1:])[-1].detach(), _decode(found.x[0].detach()), found
+    return field.compose(found.x[1:]).detach(), _decode(found.x[0].detach()), found
 
 
 def _encode(p: Scalars) -> torch.Tensor:
     """Pack the scalars as the public code does: D, ρ, log10 R, origin [mm], θ_core, θ_oed, s, b."""
     head = torch.stack([p.diffusivity, p.proliferation_rate, p.wm_gm_ratio.log10()])
     tail = torch.stack([p.threshold_core, p.threshold_oedema, p.pet_scale, p.pet_background])
-    return torch.cat([head, p.origin, tail])
+    return torch.cat([head, p.origins[0], tail])
 
 
 def _decode(z: torch.Tensor) -> Scalars:
@@ -51,7 +51,7 @@ def _decode(z: torch.Tensor) -> Scalars:
         diffusivity=z[0],
         proliferation_rate=z[1],
         wm_gm_ratio=10 ** z[2],
-        origin=z[3:6],
+        origins=z[3:6].reshape(1, 3),
         threshold_core=z[6],
         threshold_oedema=z[7],
         threshold_necrotic=z.new_tensor(1.0),

@@ -67,12 +67,13 @@ class ReferenceLoss:
         """Weight of the label misfits."""
         return WEIGHT_SEGMENTATION if self.case.pet is None else WEIGHT_SEGMENTATION_WITH_PET
 
-    def seed(self, origin: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
-        """Return g centred at ``origin`` (mm from the grid's corner), shape (N,), differentiable in it.
+    def seed(self, origins: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
+        """Return min(1, Σ_k g(x − x_k)) for origins of shape (K, 3) [mm from the grid's corner], shape (N,).
 
-        The reference is the default; ``cutoff_width`` smooths it (see ``pde.seed``).
+        The reference has one focus and a cutoff; ``cutoff_width`` smooths that (see ``pde.seed``).
         """
-        return gaussian_seed(self.centres, origin, cutoff_width=cutoff_width)
+        seeds = [gaussian_seed(self.centres, origin, cutoff_width=cutoff_width) for origin in origins]
+        return torch.stack(seeds).sum(dim=0).clamp(max=1)
 
     def box(self) -> Box:
         """Return the box of parameters that is searched: where the hinges are zero."""
@@ -123,7 +124,7 @@ class ReferenceLoss:
         scale = 1 / math.sqrt(self.entries)
         return {
             "pde": r * self.sigma_pde,
-            "initial": (u[0] - self.seed(p.origin)) * self.sigma_initial,
+            "initial": (u[0] - self.seed(p.origins)) * self.sigma_initial,
             **self.data_residuals(u[-1], p),
             "bounds": (u - u.clamp(0, 1)) * (WEIGHT_BOUNDS * scale),
             "csf": u * self.impassable * (WEIGHT_CSF * scale),

@@ -59,9 +59,13 @@ class Fit:
         ``"converged"``, ``"iteration_limit"``, ``"stalled"`` or ``"diverged"``;
         ``message`` says the same in words.
     loss_total, loss_terms
-        The loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet).
+        The loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet; mobility if
+        there is such a field).
     physics
-        ``"exact"`` (the equation holds exactly) or ``"soft"`` (it may be violated at a price).
+        ``"exact"`` (the equation holds exactly), ``"mobility"`` (exactly, with a diffusivity that differs smoothly
+        from what the tissue maps say) or ``"soft"`` (it may be violated at a price).
+    origins_mm
+        Centres of all foci, world RAS+; ``origin_mm`` is the first.
     label_misfit_mm
         Mean distance between the boundaries of the density and of the labels [mm]; None where not determined.
     """
@@ -84,6 +88,7 @@ class Fit:
     wall_s: float
     warnings: tuple[str, ...] = field(default=())
     physics: str = "soft"
+    origins_mm: tuple[tuple[float, float, float], ...] = ()
     label_misfit_mm: float | None = None
 
     @property

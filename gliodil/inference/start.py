@@ -30,7 +30,7 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
     cell = case.grid.cell_volume_mm3
     core, whole = int(case.core.sum()), int((case.core | case.oedema).sum())
     r_core, r_whole = (math.cbrt(3 * n * cell / (4 * math.pi)) for n in (core, whole))
-    p = Scalars.of(diffusivity=1, proliferation_rate=1, origin=centre_of_core(case))
+    p = Scalars.of(diffusivity=1, proliferation_rate=1, origins=centre_of_core(case))
     theta_core, theta_oedema = float(p.threshold_core), float(p.threshold_oedema)
     gap = math.sqrt(6) * (math.log(theta_oedema**-0.5 - 1) - math.log(theta_core**-0.5 - 1))
     length = min(max((r_whole - r_core) / gap, 0.7), 3.0)
@@ -42,7 +42,7 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
     return Scalars.of(
         diffusivity=min(max(speed / 2 * length / mobility, 0.02), 5.0),
         proliferation_rate=min(max(speed / 2 / length, 0.025), fastest),
-        origin=p.origin,
+        origins=p.origins,
     )
 
 
@@ -74,7 +74,7 @@ def forward_run(loss: ReferenceLoss) -> tuple[Scalars, torch.Tensor]:
     case, config = loss.case, loss.config
     origin = centre_of_core(case)
     whole = case.core | case.oedema
-    p = Scalars.of(diffusivity=1, proliferation_rate=1, origin=origin)
+    p = Scalars.of(diffusivity=1, proliferation_rate=1, origins=origin)
     kept: list[torch.Tensor] = []
     best = -1.0
     interval = 0.5  # days of the unscaled run between two looks
@@ -91,7 +91,7 @@ def forward_run(loss: ReferenceLoss) -> tuple[Scalars, torch.Tensor]:
 
     integrate(
         case.model,
-        loss.seed(origin),
+        loss.seed(origin[None]),
         diffusivity=PUBLIC_DIFFUSIVITY,
         proliferation_rate=PUBLIC_RATE,
         wm_gm_ratio=PUBLIC_RATIO,
@@ -110,6 +110,6 @@ def forward_run(loss: ReferenceLoss) -> tuple[Scalars, torch.Tensor]:
         diffusivity=PUBLIC_DIFFUSIVITY * stretch,
         proliferation_rate=PUBLIC_RATE * stretch,
         wm_gm_ratio=PUBLIC_RATIO,
-        origin=origin,
+        origins=origin,
     )
     return start, run[low] * (1 - part) + run[high] * part

@@ -5,8 +5,8 @@
 so that the initial term is ‖w‖² and the pde term ‖v‖². The parameters enter as z = z₀ + S y with
 S chosen from the curvature of the loss in z alone (``whitening``), so that the Hessian in (y, w, v) is close to 2I.
 
-The seed's cutoff makes the loss jump whenever the origin carries a cell across it. While the parameters alone are fitted
-a smooth ramp replaces it; after that the origin stays where it is, and w has what freedom is left.
+The seed's cutoff makes the loss jump whenever an origin carries a cell across it. The origins therefore stay where exact
+physics (``exact``) put them, and w has what freedom is left.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.inference.parameters import ORIGIN, Box, Scalars
-from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, ReferenceLoss, Terms
+from gliodil.inference.parameters import Box, Scalars
+from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.pde.multigrid import prolong
 from gliodil.pde.odil.problem import Point
 from gliodil.pde.odil.steps import Steps, resolvable
 from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces, spectral_bound
 
-SEED_RAMP = 0.15
-"""Relative width of the seed's cutoff while the parameters alone are fitted."""
 SOLVER_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 """Relative accuracy of every implicit step."""
 
@@ -60,9 +58,9 @@ class Coordinates:
         return Coordinates(self.box, self.origin + self.scaling @ y, self.scaling, self.anchor - y)
 
     def with_origin_fixed(self) -> Coordinates:
-        """Return the same coordinates, none of which moves the origin x₀."""
+        """Return the same coordinates, none of which moves the origins x₀."""
         scaling = self.scaling.clone()
-        scaling[ORIGIN] = 0
+        scaling[self.box.origins] = 0
         return Coordinates(self.box, self.origin, scaling, self.anchor)
 
     def zero(self) -> torch.Tensor:
@@ -71,7 +69,7 @@ class Coordinates:
 
 
 class TransformedLoss:
-    """Evaluates the reference loss and its gradient at points [y, w, v] or, hard physics, [y].
+    """The reference loss at points [y, w, v] (evaluated by ``landscape``).
 
     Parameters
     ----------
@@ -102,34 +100,24 @@ class TransformedLoss:
             tolerance=SOLVER_TOLERANCE[self.dtype],
         )
 
-    def seed(self, origin: torch.Tensor) -> torch.Tensor:
+    def seed(self, origins: torch.Tensor) -> torch.Tensor:
         """Return the seed in the fields' precision."""
-        return self.loss.seed(origin).to(self.dtype)
-
-    def _run(self, p: Scalars, u0: torch.Tensor, v: torch.Tensor | None) -> Trajectory:
-        coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-        steps = self.steps(coefficients, float(p.proliferation_rate.detach()))
-        return sweep(
-            u0, v, coefficients, p.proliferation_rate, self.impassable, steps, count=self.steps_shape[0]
-        )
+        return self.loss.seed(origins).to(self.dtype)
 
     def trajectory(self, x: Point) -> Trajectory:
-        """Return the density at every level for a point [y, w, v] or [y]."""
+        """Return the density at every level for a point [y, w, v]."""
         with torch.no_grad():
             p = self.coordinates.scalars(x[0])
-            if len(x) == 1:
-                return self._run(p, self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype), None)
-            u0 = self.seed(p.origin) + x[1] / self.loss.sigma_initial
-            return self._run(p, u0, x[2])
-
-    def zero_w(self) -> torch.Tensor:
-        """Return w = 0."""
-        return torch.zeros(self.steps_shape[1], device=self.loss.case.grid.device, dtype=self.dtype)
+            coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+            steps = self.steps(coefficients, float(p.proliferation_rate))
+            u0 = self.seed(p.origins) + x[1] / self.loss.sigma_initial
+            return sweep(u0, x[2], coefficients, p.proliferation_rate, self.impassable, steps)
 
     def start(self) -> Point:
         """Return the point of exact physics: y = 0, w = 0, v = 0."""
-        v = torch.zeros(self.steps_shape, device=self.loss.case.grid.device, dtype=self.dtype)
-        return [self.coordinates.zero(), self.zero_w(), v]
+        device = self.loss.case.grid.device
+        w = torch.zeros(self.steps_shape[1], device=device, dtype=self.dtype)
+        return [self.coordinates.zero(), w, torch.zeros(self.steps_shape, device=device, dtype=self.dtype)]
 
     def prolong_to(self, finer: ReferenceLoss, x: Point) -> Point:
         """Return the point of a finer grid with the same parameters, initial misfit w/σ_w and model error v/σ_v."""
@@ -143,20 +131,6 @@ class TransformedLoss:
             misfit * (there.sigma_initial / here.sigma_initial),
             error.reshape(there.config.steps - 1, -1) * (there.sigma_pde / here.sigma_pde),
         ]
-
-    def hard(self, y: torch.Tensor) -> Terms:
-        """Return the terms at y with w = v = 0, differentiable; none where they cannot be evaluated."""
-        p = self.coordinates.scalars(y)
-        if not self.admissible(p):
-            return {}
-        u0 = self.loss.seed(p.origin, cutoff_width=SEED_RAMP).to(self.dtype)
-        t = self._run(p, u0, None)
-        entries = self.loss.entries
-        admissibility = {
-            "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
-            "csf": t.outside * (WEIGHT_CSF**2 / entries),
-        }
-        return self.loss.parameter_stage(t.last, p, admissibility)
 
     def parameter_residuals(self, y: torch.Tensor, p: Scalars) -> torch.Tensor:
         """Return the residuals of the parameter term: distance from the anchor, or the loss's own."""

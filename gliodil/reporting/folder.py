@@ -20,6 +20,7 @@ from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
 from gliodil.planning.export import FILES as DICOM_FILES
+from gliodil.planning.export import Exported, export_plan
 from gliodil.reporting.figures import FIGURES, save_figures
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
@@ -27,7 +28,6 @@ from gliodil.reporting.provenance import build_provenance, input_record
 from gliodil.reporting.report import render_report
 
 if TYPE_CHECKING:
-    from gliodil.planning.export import Exported
     from gliodil.planning.plans import Plans
 
 
@@ -147,12 +147,9 @@ def update_coverage(
 
 def _export(folder: Path, patient: Patient, plans: Plans, *, keyholes: bool) -> Exported | None:
     """Write the plans as DICOM if there is a series to write them on."""
-    reference = getattr(patient, "reference", None)
-    if reference is None:
+    if patient.reference is None:
         return None
-    from gliodil.planning.export import export_plan
-
-    return export_plan(folder, plans, reference.files, keyholes=keyholes)
+    return export_plan(folder, plans, patient.reference.files, keyholes=keyholes)
 
 
 @contextmanager

@@ -99,6 +99,7 @@ def build_metrics(
             "optimizer": fit.optimizer,
             "physics": fit.physics,
             "label_misfit_mm": fit.label_misfit_mm,
+            "origins_mm": fit.origins_mm,
             "grid": fit.grid_shape,
             "steps": fit.steps,
             "spacing_mm": fit.spacing_mm,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gliodil import __version__
+from gliodil.data.dicom.series import Series
 from gliodil.data.nifti import read_nifti
 from gliodil.data.patient import Patient
 from gliodil.errors import GliodilError
@@ -26,6 +27,8 @@ from gliodil.reporting.jsonable import jsonable
 
 LIBRARIES = (
     "numpy",
+    "pydicom",
+    "highdicom",
     "scipy",
     "torch",
     "nibabel",
@@ -72,7 +75,10 @@ def build_provenance(
         "patient": patient.identity,
         "label_convention": patient.convention.name,
         "grid": _geometry(patient.segmentation),
-        "inputs": [input_record(key, path) for key, path in patient.files.items()],
+        "inputs": [
+            series_record(key, patient.series[key]) if key in patient.series else input_record(key, path)
+            for key, path in patient.files.items()
+        ],
     }
 
 
@@ -131,6 +137,26 @@ def input_record(key: str, path: Path) -> dict[str, Any]:
     except (OSError, GliodilError):
         record["note"] = "not read as a single NIfTI file"
     return record
+
+
+def series_record(key: str, series: Series) -> dict[str, Any]:
+    """Return description, hash and geometry of a DICOM series; the hash is over its files' hashes, in their order."""
+    digest = hashlib.sha256()
+    try:
+        for path in series.files:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        hashed = digest.hexdigest()
+    except OSError:
+        hashed = None
+    record = {
+        "key": key,
+        "name": series.name,
+        "files": len(series.files),
+        "unit": series.unit,
+        "sha256": hashed,
+    }
+    return {**record, **_geometry(series.volume())}
 
 
 def _geometry(volume: Any) -> dict[str, Any]:

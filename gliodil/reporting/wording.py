@@ -36,6 +36,7 @@ TERM_NAMES = {
     "bounds": "Density within [0, 1]",
     "csf": "No cells in CSF",
     "pet": "PET",
+    "mobility": "Mobility field",
 }
 CITATIONS = (
     "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
@@ -107,13 +108,18 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "pinn": "with a physics-informed neural network that carries the growth equation and the misfit to "
         f"{data} in its loss",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
-    if fit.get("physics") == "exact":
+    if fit.get("physics") in ("exact", "mobility"):
         from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
 
         misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
         seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
+        field = (
+            ""
+            if fit["physics"] == "exact"
+            else ", and a smooth field by which the diffusivity differs from what the tissue maps say,"
+        )
         approach = (
-            f"by fitting its parameters to {data}, the equation holding exactly: the boundaries it predicts are "
+            f"by fitting its parameters{field} to {data}, the equation holding exactly: the boundaries it predicts are "
             f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
             "cells can tell"
         )

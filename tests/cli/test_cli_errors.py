@@ -198,7 +198,7 @@ BAD_INPUT: dict[str, tuple[Change, list[str]]] = {
     "no tissue maps": (no_tissue, ["wm", "gm", "--wm FILE --gm FILE"]),
     "no grey matter": (no_grey_matter, ["no gm", "--wm FILE --gm FILE"]),
     "no segmentation": (no_segmentation, ["segmentation is missing", "wm.nii.gz", "--seg FILE"]),
-    "empty folder": (empty_folder, ["no NIfTI files", "an empty folder", "remedy:"]),
+    "empty folder": (empty_folder, ["no images", "an empty folder", "remedy:"]),
     "empty brain mask": (empty_brain, ["brain.nii.gz", "empty", "remedy:"]),
     "sheared axes": (sheared, ["not perpendicular", "degrees apart", "resample"]),
     "unknown rule": (arguments("--rule", "generous"), ["generous", "expected:", "benchmark-15mm"]),

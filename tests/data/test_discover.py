@@ -75,7 +75,7 @@ def test_subfolders_count_only_without_images_on_top(tmp_path: Path) -> None:
 def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         find_files(tmp_path / "none")
-    with pytest.raises(InputError, match="no NIfTI"):
+    with pytest.raises(InputError, match="no images"):
         find_files(tmp_path)
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError, match=r"notes\.txt"):
@@ -85,8 +85,9 @@ def test_folders_without_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["series/IM0001.dcm", "series/IM0001"])
-def test_dicom_is_announced_as_not_yet_supported(tmp_path: Path, name: str) -> None:
+def test_a_folder_of_dicom_has_no_nifti_files(tmp_path: Path, name: str) -> None:
     touch(tmp_path, name)
-    (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(10))
-    with pytest.raises(InputError, match="DICOM is not in this version"):
+    with pytest.raises(InputError, match="no images"):
         find_files(tmp_path)
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(10))
+    assert not find_files(tmp_path).roles

@@ -23,7 +23,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
 from gliodil.inference.result import Fit, LossHistory, Parameter
-from gliodil.pipeline import _finished, fingerprint
+from gliodil.pipeline import _finished
 from gliodil.planning.export import FILES, check_export, export_plan
 from gliodil.planning.plan import plan
 from gliodil.planning.surfaces import surface, write_surface
@@ -228,14 +228,6 @@ def test_resume_wants_the_dicom_files_too(written, tmp_path):
     assert _finished(folder, "x") is not None
     (folder / "rtstruct.dcm").unlink()
     assert _finished(folder, "x") is None
-
-
-def test_the_fingerprint_follows_the_series(clinic, tmp_path):
-    patient, *_, files = clinic
-    before = fingerprint(patient, {})
-    fewer = dataclasses.replace(patient, reference=SimpleNamespace(files=tuple(files[1:])))
-    assert fingerprint(patient, {}) == before
-    assert fingerprint(fewer, {}) != before
 
 
 def test_a_run_without_series_removes_dicom_of_an_earlier_one(written, clinic, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
+from gliodil.inference.informed_loss import make_loss
+from gliodil.inference.parameters import Scalars
+from gliodil.inference.reference_loss import ReferenceLoss
+from gliodil.inference.variables import Coordinates, TransformedLoss
 
 PatientFactory = Callable[..., Patient]
 SHAPE = (30, 28, 24)
@@ -80,3 +85,26 @@ def tiny() -> FitConfig:
 def case(request: pytest.FixtureRequest, make_patient: PatientFactory, tiny: FitConfig) -> Case:
     """The synthetic patient on the smallest grid."""
     return set_up(make_patient(pet=request.param), tiny)
+
+
+@pytest.fixture(params=["reference", "informed"])
+def loss(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> ReferenceLoss:
+    """Both losses of the synthetic patient."""
+    return make_loss(case, replace(tiny, loss=request.param))
+
+
+@pytest.fixture(params=[0.02, 0.8], ids=["soft", "stiff"])
+def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> TransformedLoss:
+    """With a small diffusivity and a large one."""
+    case = loss.case
+    centre = case.grid.centres()[:, case.core].mean(dim=1)
+    p = Scalars.of(
+        diffusivity=request.param,
+        proliferation_rate=0.04,
+        origins=centre + torch.tensor([0.3, 0.2, -0.4], dtype=torch.float64),
+        wm_gm_ratio=15.0,
+    )
+    z = loss.box().encode(p)
+    generator = torch.Generator().manual_seed(8)
+    scaling = 0.3 * torch.randn(z.shape[0], z.shape[0], dtype=torch.float64, generator=generator)
+    return TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=torch.float64)

@@ -42,7 +42,7 @@ def fitted(request: pytest.FixtureRequest, make_patient: PatientFactory) -> tupl
 
 def test_the_account_adds_up(fitted: tuple[Patient, Fit]) -> None:
     patient, result = fitted
-    assert set(result.loss_terms) == TERMS
+    assert set(result.loss_terms) - {"mobility"} == TERMS
     assert result.loss_total == pytest.approx(sum(result.loss_terms.values()), rel=1e-9)
     assert all(value >= 0 for value in result.loss_terms.values())
     assert (result.loss_terms["pet"] > 0) == (patient.pet is not None)
@@ -131,8 +131,9 @@ def test_physics_is_exact_where_that_explains_the_labels(
     monkeypatch.setattr(label_misfit, "RESOLVED_CELLS", resolved)
     for loss in ("informed", "reference"):
         result = fit(make_patient(), config=replace(CONFIG, loss=loss, max_evaluations=5))
-        exact = loss == "informed" and resolved > 0
-        assert result.physics == ("exact" if exact else "soft")
+        own = "exact" if resolved > 0 else "mobility"
+        assert result.physics == (own if loss == "informed" else "soft")
+        assert ("mobility" in result.loss_terms) == (result.physics == "mobility")
 
 
 def test_two_runs_are_identical(make_patient: PatientFactory) -> None:

@@ -20,7 +20,7 @@ def parameters(case: Case) -> Scalars:
     return Scalars.of(
         diffusivity=0.3,
         proliferation_rate=0.05,
-        origin=case.grid.centres()[:, case.core].mean(dim=1),
+        origins=case.grid.centres()[:, case.core].mean(dim=1),
         wm_gm_ratio=40.0,
         threshold_core=0.6,
         threshold_oedema=0.33,

@@ -47,7 +47,7 @@ def density(radius: torch.Tensor, p: Scalars, core_mm: float, whole_mm: float) -
 
 @pytest.fixture
 def p() -> Scalars:
-    return Scalars.of(diffusivity=0.1, proliferation_rate=0.1, origin=torch.zeros(3))
+    return Scalars.of(diffusivity=0.1, proliferation_rate=0.1, origins=torch.zeros(3))
 
 
 @pytest.mark.parametrize("spacing", [0.8, 2.0])

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
-from gliodil.inference.case import Case
-from gliodil.inference.config import FitConfig
-from gliodil.inference.informed_loss import make_loss
-from gliodil.inference.landscape import FREE_PARAMETERS, HardPhysics, LossLandscape
-from gliodil.inference.parameters import Scalars
-from gliodil.inference.reference_loss import ReferenceLoss
-from gliodil.inference.variables import SOLVER_TOLERANCE, Coordinates, TransformedLoss
+from gliodil.inference.landscape import FREE_PARAMETERS, LossLandscape
+from gliodil.inference.variables import SOLVER_TOLERANCE, TransformedLoss
 from gliodil.pde.odil.problem import Point, dot
 
 DOUBLE = torch.float64
 PARTS = pytest.mark.parametrize("part", [0, 1, 2], ids=["y", "w", "v"])
-
-
-@pytest.fixture(params=["reference", "informed"])
-def loss(request: pytest.FixtureRequest, case: Case, tiny: FitConfig) -> ReferenceLoss:
-    return make_loss(case, replace(tiny, loss=request.param))
-
-
-@pytest.fixture(params=[0.02, 0.8], ids=["soft", "stiff"])
-def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> TransformedLoss:
-    """With a small diffusivity and a large one."""
-    case = loss.case
-    centre = case.grid.centres()[:, case.core].mean(dim=1)
-    p = Scalars.of(
-        diffusivity=request.param,
-        proliferation_rate=0.04,
-        origin=centre + torch.tensor([0.3, 0.2, -0.4], dtype=DOUBLE),
-        wm_gm_ratio=15.0,
-    )
-    z = loss.box().encode(p)
-    generator = torch.Generator().manual_seed(8)
-    scaling = 0.3 * torch.randn(z.shape[0], z.shape[0], dtype=DOUBLE, generator=generator)
-    return TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=DOUBLE)
 
 
 def random_point(objective: TransformedLoss, *, y: float = 0.02, field: float = 0.5, seed: int = 0) -> Point:
@@ -63,7 +35,7 @@ def along(x: Point, part: int, e: torch.Tensor) -> Callable[[float], Point]:
     return lambda s: [t + s * e if i == part else t for i, t in enumerate(x)]
 
 
-def slope(landscape: LossLandscape | HardPhysics, line: Callable[[float], Point]) -> float:
+def slope(landscape: LossLandscape, line: Callable[[float], Point]) -> float:
     """Central difference of the loss, term by term: the terms that stay cancel exactly."""
     step = 1e-6
     there, back = landscape.at(line(step)).terms, landscape.at(line(-step)).terms
@@ -271,31 +243,3 @@ def test_single_precision_agrees(
     pushed = single.push(rounded)
     assert dot([pushed], [d]) == pytest.approx(dot([exact.push(x)], [d]), rel=accuracy)
     assert dot([pushed], [d]) == pytest.approx(dot(rounded, single.pull(d)), rel=1e-5)
-
-
-def test_gradient_with_exact_physics(objective: TransformedLoss) -> None:
-    landscape = HardPhysics(objective)
-    y = random_point(objective)[0]
-    here = landscape.at([y])
-    (gradient,) = here.gradient()
-    assert gradient.shape == y.shape
-    for i, e in enumerate(torch.eye(y.shape[0], dtype=DOUBLE)):
-        difference = slope(landscape, along([y], 0, e))
-        assert float(gradient[i]) == pytest.approx(difference, rel=2e-6, abs=1e-9)
-
-
-def test_exact_physics_reports_the_terms_it_sums(objective: TransformedLoss) -> None:
-    y = random_point(objective)[0]
-    here = HardPhysics(objective).at([y])
-    assert here.terms == {name: float(t) for name, t in objective.hard(y).items()}
-    assert here.value == pytest.approx(sum(here.terms.values()), rel=1e-12)
-    assert here.value > 0
-    assert not y.requires_grad
-
-
-def test_exact_physics_is_infinitely_high_where_growth_is_not_resolved(objective: TransformedLoss) -> None:
-    here = HardPhysics(objective).at([away(objective)])
-    assert here.value == math.inf
-    assert here.terms == {}
-    with pytest.raises(ValueError, match="inadmissible"):
-        here.gradient()

@@ -26,7 +26,7 @@ NAMES = (
 
 def scalars(**values: float) -> Scalars:
     origin = torch.tensor([12.0, -3.0, 40.0], dtype=torch.float64)
-    return Scalars.of(**{"diffusivity": 0.5, "proliferation_rate": 0.1, "origin": origin, **values})  # type: ignore[arg-type]
+    return Scalars.of(**{"diffusivity": 0.5, "proliferation_rate": 0.1, "origins": origin, **values})  # type: ignore[arg-type]
 
 
 @settings(max_examples=25, deadline=None)
@@ -49,7 +49,7 @@ def test_coordinates_come_back(**values: float) -> None:
     q = box.decode(z)
     for name in NAMES:
         assert float(getattr(q, name)) == pytest.approx(float(getattr(p, name)), rel=1e-9)
-    torch.testing.assert_close(q.origin, p.origin)
+    torch.testing.assert_close(q.origins, p.origins)
     assert float(p.hinge_sum()) == 0
 
 
@@ -104,7 +104,7 @@ def test_decoding_is_differentiable() -> None:
 
     def decode(x: torch.Tensor) -> torch.Tensor:
         p = box.decode(x)
-        return torch.cat([p.origin, *(getattr(p, name).reshape(1) for name in NAMES)])
+        return torch.cat([p.origins.reshape(-1), *(getattr(p, name).reshape(1) for name in NAMES)])
 
     assert torch.autograd.gradcheck(decode, (z,))
 

@@ -28,7 +28,7 @@ def parameters(case: Case) -> Scalars:
     return Scalars.of(
         diffusivity=0.3,
         proliferation_rate=0.015,
-        origin=centre + torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64),
+        origins=centre + torch.tensor([0.7, -1.3, 0.4], dtype=torch.float64),
         wm_gm_ratio=9.0,
         threshold_core=0.9,
         threshold_oedema=0.33,
@@ -72,7 +72,7 @@ def literal(case: Case, p: Scalars, u: np.ndarray, steps: int) -> dict[str, floa
         r = (u[level] - u[level - 1]) / dt - 0.5 * (rate(u[level]) + rate(u[level - 1]))
         terms["pde"] += float(((2400 * LAMBDA * r) ** 2).sum()) / entries
     x, y, z = np.meshgrid(*((np.arange(m) + 0.5) * k for m, k in zip(shape, h, strict=True)), indexing="ij")
-    x0 = p.origin.numpy()
+    x0 = p.origins[0].numpy()
     distance2 = (x - x0[0]) ** 2 + (y - x0[1]) ** 2 + (z - x0[2]) ** 2
     seed = 1500 * (4 * np.pi * 15) ** -1.5 * np.exp(-distance2 / 60)
     seed = np.minimum(np.where(seed < 0.1, 0, seed), 1)
@@ -136,10 +136,10 @@ def test_a_perfect_field_costs_nothing(case: Case, loss: ReferenceLoss) -> None:
         diffusivity=torch.zeros((), dtype=torch.float64),
         proliferation_rate=torch.zeros((), dtype=torch.float64),
     )
-    u = loss.seed(p.origin).expand(loss.config.steps, -1)
+    u = loss.seed(p.origins).expand(loss.config.steps, -1)
     terms = loss.of_field(u, p)
     assert float(terms["pde"]) == float(terms["initial"]) == float(terms["bounds"]) == 0
-    good = Scalars.of(diffusivity=0.3, proliferation_rate=0.1, origin=p.origin)
+    good = Scalars.of(diffusivity=0.3, proliferation_rate=0.1, origins=p.origins)
     assert float(loss.of_field(u, good)["parameters"]) == 0
 
 

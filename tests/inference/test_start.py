@@ -20,7 +20,7 @@ def test_estimates_are_admissible_and_central(case: Case, tiny: FitConfig) -> No
     assert 0.02 <= float(p.diffusivity) <= 5
     assert 0.025 <= float(p.proliferation_rate) <= 1
     middle = case.grid.centres()[:, case.core].mean(dim=1)
-    assert float((p.origin - middle).norm()) < 2 * max(case.grid.spacing)
+    assert float((p.origins[0] - middle).norm()) < 2 * max(case.grid.spacing)
 
 
 def test_the_centre_lies_in_passable_core(case: Case) -> None:
@@ -56,7 +56,7 @@ def test_forward_run_ends_where_it_looks_most_like_the_tumour(case: Case, tiny: 
     assert run.shape == (tiny.steps, case.grid.cells)
     assert float(run.min()) >= 0
     assert float(run.max()) <= 1
-    torch.testing.assert_close(run[0], loss.seed(p.origin))
+    torch.testing.assert_close(run[0], loss.seed(p.origins))
     whole = case.core | case.oedema
 
     def dice(u: torch.Tensor) -> float:

@@ -1,0 +1,235 @@
+"""DICOM headers, read with distrust.
+
+A header can lack any field, hold it in the wrong type, or break off. The functions here return a usable value or
+None; what that means is for the caller to say. Values that identify the patient are read for one purpose
+only: to take them out of descriptions, so that no message can repeat them. For the same reason errors never
+quote what the DICOM library says, since it quotes the values it trips over.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gliodil.errors import ImageFileError, MissingExtraError
+
+IDENTIFIERS = (
+    "PatientName",
+    "PatientID",
+    "OtherPatientNames",
+    "OtherPatientIDs",
+    "PatientBirthDate",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "PatientAddress",
+    "PatientTelephoneNumbers",
+    "MedicalRecordLocator",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+    "NameOfPhysiciansReadingStudy",
+    "RequestingPhysician",
+)
+"""Fields that name people: never in a message, a log or a result, not even where a description repeats them."""
+
+_FIELDS = (
+    *IDENTIFIERS,
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
+    *(
+        "Modality",
+        "Manufacturer",
+        "SeriesNumber",
+        "SeriesDescription",
+        "ProtocolName",
+        "SequenceName",
+        "ImageType",
+    ),
+    *("ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "ContrastBolusAgent"),
+    *("PulseSequenceName", "ContrastBolusAgentSequence"),
+    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "InstanceNumber"),
+    *("EchoNumbers", "AcquisitionNumber", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime"),
+    *("FrameReferenceTime", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Units", "PatientWeight", "DecayCorrection", "CorrectedImage", "SeriesDate", "SeriesTime"),
+    *("AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
+    *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "StructureSetROISequence"),
+)
+
+_DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
+_LONGEST = 64  # characters a description may have by the standard; longer ones come from damage
+
+
+def require_pydicom() -> None:
+    """Raise MissingExtraError unless pydicom is installed."""
+    if find_spec("pydicom") is None:
+        raise MissingExtraError("pydicom", "dicom")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries DICOM's mark at byte 128, whatever its name."""
+    try:
+        if not path.is_file():  # pipes and devices would block
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let pydicom neither warn nor log inside the block: what it says quotes header values."""
+    from pydicom import config
+
+    logger, mode = logging.getLogger("pydicom"), config.settings.reading_validation_mode
+    disabled = logger.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.disabled = True
+        config.settings.reading_validation_mode = config.IGNORE
+        try:
+            yield
+        finally:
+            config.settings.reading_validation_mode = mode
+            logger.disabled = disabled
+
+
+def read_header(path: Path) -> Any | None:
+    """Return the fields used here of one DICOM file, without pixels; None for a directory of files.
+
+    Raises
+    ------
+    ImageFileError
+        If the file cannot be read as DICOM, or does not say which series it belongs to.
+    """
+    require_pydicom()
+    from pydicom import dcmread
+
+    try:
+        with quietly():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_FIELDS))
+            storage = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
+            series = text(header, "SeriesInstanceUID")
+    except Exception as error:  # whatever damage leads pydicom to raise
+        raise damaged(path, error) from None
+    if storage == _DIRECTORY:
+        return None
+    if not series:
+        raise ImageFileError(
+            "The DICOM file does not say which series it belongs to.",
+            file=path,
+            expected="a SeriesInstanceUID",
+            found="none that can be read",
+            remedy="copy the series again; remove the file if it is no image",
+        )
+    return header
+
+
+def damaged(path: Path, error: Exception) -> ImageFileError:
+    """Return the error for a file the DICOM library cannot make sense of."""
+    return ImageFileError(
+        "The DICOM file is damaged.",
+        file=path,
+        expected="a complete DICOM file",
+        found=f"reading stopped with {type(error).__name__}",
+        remedy="copy the series again; remove the file if it is no image",
+    )
+
+
+def value(header: Any, keyword: str) -> Any:
+    """Return a field as pydicom reads it, or None if it is missing, empty or unreadable."""
+    try:
+        found = header.get(keyword)
+    except Exception:  # conversion of nonsense raises anything
+        return None
+    return None if found is None or found == "" else found
+
+
+def items(header: Any, keyword: str) -> list[Any]:
+    """Return the items of a sequence; an empty list if there are none, or it is no sequence."""
+    from pydicom.sequence import Sequence
+
+    found = value(header, keyword)
+    return list(found) if isinstance(found, Sequence) else []
+
+
+def item(header: Any, keyword: str) -> Any:
+    """Return the first item of a sequence, or an empty data set."""
+    from pydicom.dataset import Dataset
+
+    found = items(header, keyword)
+    return found[0] if found else Dataset()
+
+
+def numbers(header: Any, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Return `count` finite numbers, or None."""
+    found = value(header, keyword)
+    if found is None or isinstance(found, bytes):
+        return None
+    parts: Any = str(found).split("\\") if isinstance(found, str) else found
+    try:
+        converted = tuple(float(part) for part in parts) if hasattr(parts, "__iter__") else (float(parts),)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return converted if len(converted) == count and all(map(math.isfinite, converted)) else None
+
+
+def number(header: Any, keyword: str) -> float | None:
+    """Return one finite number, or None."""
+    found = numbers(header, keyword, 1)
+    return found[0] if found else None
+
+
+def text(header: Any, keyword: str) -> str:
+    """Return a field as one line of text, "" if there is none; several values joined by spaces.
+
+    A value with control characters is no text: where a length is damaged, a field swallows the next ones, whatever
+    they hold.
+    """
+    found = value(header, keyword)
+    if found is None or isinstance(found, bytes):
+        return ""
+    parts = found if isinstance(found, list | tuple) or hasattr(found, "append") else [found]
+    try:
+        joined = " ".join(str(part) for part in parts)
+    except Exception:  # names in a character set that is not what it claims
+        return ""
+    line = " ".join(joined.rstrip("\0").split())
+    return line if line.isprintable() else ""
+
+
+def description(headers: Sequence[Any]) -> str:
+    """Return what a series is called, with everything that identifies the patient taken out.
+
+    What most of its files say counts, in case one is damaged. Operators sometimes type names or numbers into free
+    text, so any word of an identifying field that occurs in the description is replaced by an ellipsis.
+
+    Parameters
+    ----------
+    headers
+        One per file.
+    """
+    called = Counter(text(header, "SeriesDescription") or text(header, "ProtocolName") for header in headers)
+    words = called.most_common(1)[0][0]
+    if len(words) > _LONGEST:
+        return ""
+    secrets = {
+        part
+        for header in headers
+        for keyword in IDENTIFIERS
+        for part in re.split(r"[\s^=,;]+", text(header, keyword))
+        if len(part) > 2
+    }
+    for secret in sorted(secrets, key=len, reverse=True):
+        alone = rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])"
+        words = re.sub(alone, "…", words, flags=re.IGNORECASE)
+    return words.strip()

@@ -1,0 +1,121 @@
+"""Which role a series plays, told from its header: t1, t1c, t2, flair, pet, or none.
+
+What people called the series counts first (description, then protocol, then sequence name); where the words say
+nothing, the timing of the sequence decides (ms):
+
+    flair   TI ≥ 1500, TE ≥ 70                     t1   TE ≤ 30, and TR ≤ 1200 or 400 ≤ TI ≤ 1400
+    t2      TE ≥ 70, TR ≥ 2000, no inversion
+
+Localizers, diffusion, perfusion, angiography, maps, subtractions and the like have no role.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gliodil.data.dicom.headers import item, items, number, text
+
+MODALITY_ROLES = {"SEG": "seg", "RTSTRUCT": "rtstruct"}
+
+_NOT_ANATOMY = re.compile(
+    r"\b(locali[sz]er|localizers|loc|scout|survey|aahscout|aahead|adc|eadc|dwi|dti|diff|diffusion|trace\w?|tracew|"
+    r"tensor|fa|colfa|swi|swan|venbold|hemo|haemo|perf|perfusion|dsc|dce|asl|pcasl|r?cbf|r?cbv|mtt|ttp|tmax|bold|"
+    r"fmri|tof|mra|mrv|angio|m?mip|minip|min ip|sub|subtraction|subtracted|phase|pha|b0|b1000|field ?map|fieldmapping|"
+    r"spectro\w*|svs|csi|mrs|calibration|calib|asset|screen\w*|t[12] ?map|map|mapit|ktrans|t2 ?star|t2 gre|t2 fl2d)\b"
+)
+_NOT_ANATOMY_KINDS = {"ADC", "DIFFUSION", "SUBTRACTION", "LOCALIZER", "P", "PHASE", "MAP", "TRACEW", "FA", "ASL",
+                      "MIP", "PROJECTION", "PERFUSION", "T1_MAP", "T2_MAP", "MIN_IP", "MAX_IP"}  # fmt: skip
+_STAGE = re.compile(r"\b(pre|post) ?(op\w*|rt|rx|surg\w*|treat\w*|chemo\w*|therap\w*)\b")
+_WITHOUT = re.compile(
+    r"\b(no|non|pre|without|w o|ohne|sans|sin) ?(contrast|gd|gad\w*|km|ce|iv)\b|"
+    r"\b(noncontrast|nativ\w*|precontrast|pre|unenhanced|minus c)\b"
+)
+_WITH = re.compile(
+    r"\b(gd|gad|gado\w*|dotarem|post|postcontrast|ce|contrast|enhanced|km|t1c|t1ce|t1gd|t1post|t1km|t1 c|"
+    r"plus (c|gd|gad|km|contrast|iv)|c plus|iv)\b"
+)
+_T1 = re.compile(r"\b(t1\w*|\w*mprage\w*|mpr|mp2rage|bravo|f?spgr|tfl3d\w*|vibe)\b")
+_T2 = re.compile(r"\b(t2\w*|ciss|fiesta)\b")
+_FLAIR = re.compile(r"\b(\w*flair\w*|dark ?fluid|t2f|tirm|spcir\w*)\b")
+_NO_AGENT = {"", "no", "none", "n", "nein", "0", "without", "non"}
+
+
+def role_of(header: Any) -> str | None:
+    """Return the role a series plays, or None; `header` is one of its files' (see `headers.read_header`)."""
+    modality = text(header, "Modality").upper()
+    if modality in MODALITY_ROLES:
+        # Plans exported into the patient's folder are results, not what to plan from.
+        return None if text(header, "Manufacturer") == "gliodil" else MODALITY_ROLES[modality]
+    if modality == "PT":
+        uncorrected = re.search(r"\b(nac|uncorrected|no ac)\b", _words(text(header, "SeriesDescription")))
+        return None if uncorrected else "pet"
+    if modality != "MR":
+        return None
+    names = [_words(text(header, key)) for key in ("SeriesDescription", "ProtocolName", "SequenceName")]
+    kinds = set(text(header, "ImageType").upper().split()) | set(
+        _words(text(header, "ImageType")).upper().split()
+    )
+    if kinds & _NOT_ANATOMY_KINDS or _NOT_ANATOMY.search(names[0]):
+        return None
+    for words in names:
+        if role := _weighting(words):
+            break
+        if words and _NOT_ANATOMY.search(words):
+            return None
+    else:
+        role = _weighting_by_timing(header)
+    return "t1c" if role == "t1" and _has_contrast(names[0] or names[1], header) else role
+
+
+def _weighting(words: str) -> str | None:
+    if _FLAIR.search(words) and not _T1.search(words):
+        return "flair"
+    if _T1.search(words):
+        return "t1"
+    return "t2" if _T2.search(words) else None
+
+
+def _weighting_by_timing(header: Any) -> str | None:
+    echo, repetition, inversion = _timing(header)
+    sequence = text(header, "ScanningSequence").upper().split()
+    if echo is None or "EP" in sequence:
+        return None
+    if echo >= 70:
+        if inversion is not None and inversion >= 1500:
+            return "flair"
+        return "t2" if repetition is not None and repetition >= 2000 and not inversion else None
+    if echo > 30 or ("GR" in sequence and echo > 12):
+        return None
+    inverted = inversion is not None and 400 <= inversion <= 1400
+    return "t1" if inverted or (repetition is not None and repetition <= 1200 and not inversion) else None
+
+
+def _timing(header: Any) -> tuple[float | None, float | None, float | None]:
+    """Return echo, repetition and inversion time, ms; enhanced images keep them in their shared groups."""
+    shared = item(header, "SharedFunctionalGroupsSequence")
+    timing = item(shared, "MRTimingAndRelatedParametersSequence")
+    echo = number(header, "EchoTime") or number(item(shared, "MREchoSequence"), "EffectiveEchoTime")
+    inversion = number(header, "InversionTime") or number(
+        item(shared, "MRModifierSequence"), "InversionTimes"
+    )
+    return echo, number(header, "RepetitionTime") or number(timing, "RepetitionTime"), inversion
+
+
+def _has_contrast(words: str, header: Any) -> bool:
+    """Whether a T1 image was taken after contrast agent: said in words, else by the agent in the header."""
+    words = _STAGE.sub(" ", words)
+    without = _WITHOUT.search(words)
+    if _WITH.search(_WITHOUT.sub(" ", words)):
+        return True
+    if without:
+        return False
+    agent = text(header, "ContrastBolusAgent").lower()
+    return agent not in _NO_AGENT or bool(items(header, "ContrastBolusAgentSequence"))
+
+
+def _words(name: str) -> str:
+    """Return a name as lower-case words: `T1_mpr+C` -> `t1 mpr plus c`."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name).lower()
+    name = re.sub(r"(?<=\d)\*", " star ", name).replace("+", " plus ")
+    return " ".join(re.split(r"[^a-z0-9]+", name)).strip()

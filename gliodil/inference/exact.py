@@ -1,0 +1,94 @@
+"""The loss where the equation holds exactly: in the parameters y alone, or in y and a mobility field w.
+
+    u⁰ = Σ_k g(x − x_k),      (uⁿ⁺¹ − uⁿ)/Δt = ½ [A(uⁿ⁺¹) + A(uⁿ)],      D(x) = D_w (w + g/R) e^{ξ(x)}
+
+The seed's cutoff makes the loss jump whenever an origin carries a cell across it; a smooth ramp replaces it here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from gliodil.inference.mobility import LARGEST, Mobility
+from gliodil.inference.parameters import Scalars
+from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, Terms
+from gliodil.inference.variables import TransformedLoss
+from gliodil.pde.odil.problem import Point
+from gliodil.pde.odil.trajectory import Trajectory, sweep
+from gliodil.pde.operators import Faces
+
+SEED_RAMP = 0.15
+"""Relative width of the seed's cutoff."""
+
+
+class ExactPhysics:
+    """Evaluates the loss of the parameter stage at points [y] or, with a mobility field, [y, w]."""
+
+    def __init__(self, objective: TransformedLoss, mobility: Mobility | None = None) -> None:
+        self.objective, self.mobility = objective, mobility
+
+    def start(self) -> Point:
+        """Return y = 0 and, with a field, w = 0."""
+        y = self.objective.coordinates.zero()
+        return [y] if self.mobility is None else [y, self.mobility.start(self.objective.dtype)]
+
+    def at(self, x: Point) -> ExactLoss:
+        """Evaluate the loss at x."""
+        return ExactLoss(self, x)
+
+    def terms(self, x: Point) -> Terms:
+        """Return the terms at x, differentiable; none where they cannot be evaluated."""
+        run = self.run(x)
+        if run is None:
+            return {}
+        p, t = run
+        reference, entries = self.objective.loss, self.objective.loss.entries
+        admissibility = {
+            "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
+            "csf": t.outside * (WEIGHT_CSF**2 / entries),
+        }
+        terms = reference.parameter_stage(t.last, p, admissibility)
+        return terms if self.mobility is None else {**terms, "mobility": x[1].double().square().sum()}
+
+    def run(self, x: Point) -> tuple[Scalars, Trajectory] | None:
+        """Return the parameters and the density at every level, differentiable; None where x is inadmissible."""
+        objective = self.objective
+        p = objective.coordinates.scalars(x[0])
+        if not objective.admissible(p):
+            return None
+        coefficients = objective.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        if self.mobility is not None:
+            log_factor = self.mobility.log_factor(x[1])
+            if not float(log_factor.detach().abs().max()) <= LARGEST:
+                return None
+            coefficients = self.mobility.scale(coefficients, log_factor)
+        rate = p.proliferation_rate
+        x_faces, y_faces, z_faces = (c.detach() for c in coefficients.values)
+        steps = objective.steps(
+            Faces((x_faces, y_faces, z_faces), coefficients.strides), float(rate.detach())
+        )
+        u0 = objective.loss.seed(p.origins, cutoff_width=SEED_RAMP).to(objective.dtype)
+        count = objective.steps_shape[0]
+        return p, sweep(u0, None, coefficients, rate, objective.impassable, steps, count=count)
+
+
+class ExactLoss:
+    """The loss at one point."""
+
+    def __init__(self, landscape: ExactPhysics, x: Point) -> None:
+        self._x = [t.detach().requires_grad_() for t in x]
+        self._total: torch.Tensor | None = None
+        self.value, self.terms = math.inf, dict[str, float]()
+        terms = landscape.terms(self._x)
+        if terms:
+            self._total = torch.stack([t.double() for t in terms.values()]).sum()
+            self.value = float(self._total.detach())
+            self.terms = {name: float(t.detach()) for name, t in terms.items()}
+
+    def gradient(self) -> Point:
+        """Return the gradient at x."""
+        if self._total is None:
+            raise ValueError("an inadmissible point has no gradient")
+        return list(torch.autograd.grad(self._total, self._x))

@@ -1,0 +1,138 @@
+"""What series are called, and what they are; PET in SUV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_series import HALF_LIFE_S, SUV_FIELDS, ramp, suv_edit, write_series
+from pydicom.dataset import Dataset
+
+from gliodil.data.dicom.modality import role_of
+from gliodil.data.dicom.series import find_series
+
+
+def header(description: str = "", **fields: Any) -> Dataset:
+    dataset = Dataset()
+    dataset.Modality = "MR"
+    dataset.SeriesDescription = description
+    for keyword, value in fields.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("description", "role"),
+    [
+        ("t1_mprage_sag_p2_iso", "t1"),
+        ("t1_mprage_sag_p2_iso_KM", "t1c"),
+        ("T1 3D TFE +C", "t1c"),
+        ("AX T1 POST GD", "t1c"),
+        ("Ax T1 pre", "t1"),
+        ("T1 pre-contrast", "t1"),
+        ("t1 without contrast", "t1"),
+        ("T1 ohne KM", "t1"),
+        ("Ax 3D BRAVO C+", "t1c"),
+        ("post-op t1 mprage", "t1"),
+        ("postop T1 mprage Gd", "t1c"),
+        ("AX T1 FLAIR", "t1"),
+        ("Sag CUBE T2 FLAIR", "flair"),
+        ("t2_tirm_tra_dark-fluid", "flair"),
+        ("t2_spc_da-fl_sag FLAIR post", "flair"),
+        ("T2W_TSE", "t2"),
+        ("t2_fl2d_tra_hemo", None),
+        ("T2* GRE", None),
+        ("ep2d_diff_3scan_trace_ADC", None),
+        ("SWI_Images", None),
+        ("localizer", None),
+        ("3-plane loc T2", None),
+        ("t1_sub", None),
+        ("TOF_3D_multi-slab", None),
+        ("T1 DCE perfusion", None),
+        ("anat-T1w", "t1"),
+        ("whatever", None),
+    ],
+)
+def test_roles_by_name(description: str, role: str | None) -> None:
+    assert role_of(header(description)) == role
+
+
+@pytest.mark.parametrize(
+    ("fields", "role"),
+    [
+        ({"EchoTime": 2.98, "RepetitionTime": 2300, "InversionTime": 900}, "t1"),
+        ({"EchoTime": 12, "RepetitionTime": 500, "ScanningSequence": "SE"}, "t1"),
+        ({"EchoTime": 12, "RepetitionTime": 500, "ContrastBolusAgent": "Gadovist"}, "t1c"),
+        ({"EchoTime": 12, "RepetitionTime": 500, "ContrastBolusAgent": "None"}, "t1"),
+        ({"EchoTime": 394, "RepetitionTime": 6000, "InversionTime": 2200}, "flair"),
+        ({"EchoTime": 100, "RepetitionTime": 5000, "ScanningSequence": "SE"}, "t2"),
+        ({"EchoTime": 80, "RepetitionTime": 5000, "ScanningSequence": "EP"}, None),
+        ({"EchoTime": 20, "RepetitionTime": 700, "ScanningSequence": "GR"}, None),
+        ({"EchoTime": 15, "RepetitionTime": 3000, "ScanningSequence": "SE"}, None),
+        ({"ImageType": ["DERIVED", "PRIMARY", "ADC"], "EchoTime": 100, "RepetitionTime": 5000}, None),
+        ({"ProtocolName": "t1_mprage"}, "t1"),
+        ({"Modality": "CT"}, None),
+        ({"Modality": "PT"}, "pet"),
+        ({"Modality": "PT", "SeriesDescription": "FET NAC"}, None),
+        ({"Modality": "SEG"}, "seg"),
+        ({"Modality": "RTSTRUCT"}, "rtstruct"),
+        ({}, None),
+    ],
+)
+def test_roles_by_timing_and_modality(fields: dict[str, Any], role: str | None) -> None:
+    assert role_of(header(**fields)) == role
+
+
+def _pet(folder: Path, *, dose: dict[str, Any] | None = None, **fields: Any) -> Any:
+    write_series(
+        folder, modality="PT", edit=lambda d, k: suv_edit(d, k, **(dose or {})), **{**SUV_FIELDS, **fields}
+    )
+    (series,) = find_series(folder)
+    return series
+
+
+def test_activity_becomes_suv(tmp_path: Path) -> None:
+    series = _pet(tmp_path)
+    # 70 kg, 200 MBq decayed over 1200 s: one SUV is this many Bq/mL.
+    one = 2e8 * 0.5 ** (1200 / HALF_LIFE_S) / 70e3
+    assert (series.role, series.unit, series.notes) == ("pet", "SUV", ())
+    np.testing.assert_allclose(series.volume().data, 2 * ramp() / one, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dose", "factor"),
+    [
+        ({"DecayCorrection": "ADMIN"}, {}, 70e3 / 2e8),
+        ({"Units": "GML"}, {}, 1.0),
+        ({}, {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": "20200102100000.000000"},
+         70e3 / 2e8 * 2 ** (1200 / HALF_LIFE_S)),
+        ({"SeriesTime": "113000"}, {}, 70e3 / 2e8 * 2 ** (1200.5 / HALF_LIFE_S)),
+    ],
+    ids=["admin", "suv already", "date and time", "made later"],
+)  # fmt: skip
+def test_other_ways_to_suv(tmp_path: Path, fields: dict, dose: dict, factor: float) -> None:
+    series = _pet(tmp_path, dose=dose, **fields)
+    assert series.unit == "SUV"
+    np.testing.assert_allclose(series.volume().data, 2 * ramp() * factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dose", "unit", "says"),
+    [
+        ({"PatientWeight": None}, {}, "Bq/mL", "lacks weight"),
+        ({}, {"RadionuclideTotalDose": 200}, "Bq/mL", "lacks injected activity"),
+        ({}, {"RadiopharmaceuticalStartTime": "110000"}, "Bq/mL", "lacks time of injection"),
+        ({"DecayCorrection": "NONE"}, {}, "Bq/mL", "lacks decay correction"),
+        ({"Units": "CNTS"}, {}, "CNTS", "'CNTS'"),
+        ({"Units": None}, {}, "", "no unit"),
+    ],
+)
+def test_without_what_it_takes_values_stay(
+    tmp_path: Path, fields: dict, dose: dict, unit: str, says: str
+) -> None:
+    series = _pet(tmp_path, dose=dose, **fields)
+    assert series.unit == unit
+    assert says in series.volume().notes[0]
+    np.testing.assert_allclose(series.volume().data, 2 * ramp())
