@@ -102,6 +102,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep this organ out of every CTV; may be repeated",
     )
     plan.add_argument("--method", choices=["odil"], default="odil", help="inference method (default: odil)")
+    plan.add_argument(
+        "--keyholes",
+        action="store_true",
+        help="tie holes in RTSTRUCT contours to their outline, for systems that do not understand holes",
+    )
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
         "--resume", action="store_true", help="keep a result made from the same files and settings"

@@ -68,7 +68,13 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
         return
     with terminal.progress() as progress:
         planned = plan_patient(
-            patient, out, config=config, resume=arguments.resume, progress=progress, **asked
+            patient,
+            out,
+            config=config,
+            keyholes=arguments.keyholes,
+            resume=arguments.resume,
+            progress=progress,
+            **asked,
         )
     _finish(planned, terminal)
 

@@ -68,6 +68,7 @@ def plan_patient(
     organs: Organs | None = None,
     exclude: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
+    keyholes: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Planned:
@@ -86,6 +87,8 @@ def plan_patient(
         of those that no CTV may enter.
     settings
         Further settings to keep in ``provenance.json`` (for instance the seed of a synthetic patient).
+    keyholes
+        Tie holes of RTSTRUCT contours to their island, for systems that do not understand holes.
     resume
         Keep an existing result if it was made from the same files, settings and version.
     progress
@@ -112,7 +115,7 @@ def plan_patient(
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
         check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
-        record = settings_record(config, rule, exclude=exclude, settings=settings)
+        record = settings_record(config, rule, exclude=exclude, keyholes=keyholes, settings=settings)
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
         record["fingerprint"] = fingerprint(patient, record, organs)
@@ -142,6 +145,7 @@ def plan_patient(
             truth_density=known,
             log_text=log,
             organs=organs,
+            keyholes=keyholes,
         )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return Planned(report, metrics, fitted, plans)
@@ -186,6 +190,7 @@ def settings_record(
     rule: str | PlanRule,
     *,
     exclude: Collection[str] = (),
+    keyholes: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
@@ -195,7 +200,8 @@ def settings_record(
     # A rule of one's own has no other record than this.
     written = name if name == found.name else asdict(found)
     fit = reaching(config, found).to_dict()
-    return {"fit": fit, "rule": written, "exclude": sorted(exclude), **(settings or {})}
+    asked = {"rule": written, "exclude": sorted(exclude), "keyholes": keyholes}
+    return {"fit": fit, **asked, **(settings or {})}
 
 
 def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
@@ -227,7 +233,8 @@ def finished(out: Path, wanted: str) -> dict[str, Any] | None:
         return None
     config = provenance.get("config")
     same = isinstance(config, dict) and config.get("fingerprint") == wanted
-    return metrics if same and all((out / name).is_file() for name in RESULT_FILES) else None
+    expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
+    return metrics if same and all((out / name).is_file() for name in expected) else None
 
 
 @contextmanager

@@ -52,6 +52,7 @@ def check_request(
     """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
     from gliodil.planning.ctv import gtv_mask, standard_ctv
     from gliodil.planning.distance import orthogonal_spacing
+    from gliodil.planning.export import check_export
     from gliodil.planning.organs import check_organs
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import ensure_writable
@@ -62,6 +63,8 @@ def check_request(
     for library in ("matplotlib", "jinja2"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "report")
+    if (reference := patient.reference) is not None:
+        check_export(reference.files, patient.segmentation.with_data(gtv_mask(patient, known), kind="label"))
     present = _memory_of(_device(config.device))
     if present is not None and memory_gb(config) > present:
         raise _too_large(config, f"{present:.1f} GB")

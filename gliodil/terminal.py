@@ -74,6 +74,15 @@ class Terminal:
                 parts = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
                 self.note(f"Coverage ({kind} recurrence): {parts}")
 
+    def dicom(self, written: Mapping[str, Any]) -> None:
+        """Show what the DICOM files gave back when they were read again."""
+        self.note(f"DICOM: {', '.join(written['files'])}; read back:")
+        for name, trip in written["structures"].items():
+            self.note(
+                f"  {name:<14} Dice {trip['dice']:.4f}  {trip['voxel_ml']:8.2f} mL in voxels  "
+                f"{trip['polygon_ml']:8.2f} mL in contours ({trip['difference_percent']:+.3f} %)"
+            )
+
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """Show the outcome in a few lines."""
         ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
@@ -93,6 +102,8 @@ class Terminal:
             )
             self.note(f"{name}: {parts['organ']:.1f} mL, {said}")
         self.coverage(metrics["coverage"] or {})
+        if written := metrics.get("dicom"):
+            self.dicom(written)
         if truth := metrics["truth"]:
             dice = [_number(truth[f"dice_at_{level}"], ".3f") for level in ("0.1", "0.01")]
             self.note(f"Against the truth: Dice {dice[0]} at 10 %, {dice[1]} at 1 %")

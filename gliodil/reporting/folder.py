@@ -19,6 +19,8 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
+from gliodil.planning.export import FILES as DICOM_FILES
+from gliodil.planning.export import Exported, export_plan
 from gliodil.planning.plans import OPTIONAL_FILES
 from gliodil.reporting.figures import FIGURES, save_figures
 from gliodil.reporting.jsonable import read_json, write_json
@@ -67,8 +69,11 @@ def write_plan_folder(
     truth_density: Volume | None = None,
     log_text: str | Callable[[], str] = "",
     organs: Mapping[str, Volume] | None = None,
+    keyholes: bool = False,
 ) -> Path:
     """Write plans, figures, metrics, provenance, log and report; return the path of the report.
+
+    If the patient has a reference series, the plans are written on it as DICOM too.
 
     Parameters
     ----------
@@ -80,6 +85,8 @@ def write_plan_folder(
         Scores against the true density, and that density, for simulated patients.
     log_text
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
+    keyholes
+        Tie holes of contours to their island, see `gliodil.planning.export.export_plan`.
 
     organs
         Masks of organs by name, to be recorded among the inputs.
@@ -87,13 +94,14 @@ def write_plan_folder(
     Raises
     ------
     OutputError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or a DICOM file does not give back what was written.
     MissingExtraError
         If matplotlib or jinja2 is not installed.
     """
     out = ensure_writable(out)
     with _all_or_nothing(out) as partial:
         plans.save(partial)
+        exported = _export(partial, patient, plans, keyholes=keyholes)
         save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
         save_viewer(patient, plans, partial / "figures")
         provenance = build_provenance(patient, fit, config=config)
@@ -101,7 +109,13 @@ def write_plan_folder(
         provenance["inputs"] += [input_record(key, path) for key, path in files.items()]
         write_json(provenance, partial / "provenance.json")
         metrics = build_metrics(
-            patient, fit, plans, wall_s=wall_s, peak_memory_mb=peak_memory_mb(), truth=truth
+            patient,
+            fit,
+            plans,
+            wall_s=wall_s,
+            peak_memory_mb=peak_memory_mb(),
+            truth=truth,
+            exported=exported,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)
@@ -140,6 +154,13 @@ def update_coverage(
     return render_report(out)
 
 
+def _export(folder: Path, patient: Patient, plans: Plans, *, keyholes: bool) -> Exported | None:
+    """Write the plans as DICOM if there is a series to write them on."""
+    if patient.reference is None:
+        return None
+    return export_plan(folder, plans, patient.reference.files, keyholes=keyholes)
+
+
 @contextmanager
 def _all_or_nothing(out: Path) -> Iterator[Path]:
     """Yield an empty folder beside `out`; move its files into `out` if the block ends well."""
@@ -159,8 +180,8 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def _remove_stale(out: Path, partial: Path) -> None:
-    """Remove figures and targets of an earlier run that this one did not make; the report shows what it finds."""
-    for relative in (*(Path("figures") / f"{name}.png" for name in FIGURES), *map(Path, OPTIONAL_FILES)):
+    """Remove what an earlier run wrote and this one did not: it would belong to another plan."""
+    for relative in (*(f"figures/{name}.png" for name in FIGURES), *OPTIONAL_FILES, *DICOM_FILES):
         if not (partial / relative).exists():
             (out / relative).unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from gliodil.inference.result import Fit, Parameter
 from gliodil.reporting.jsonable import jsonable
 
 if TYPE_CHECKING:
+    from gliodil.planning.export import Exported
     from gliodil.planning.plans import Plans
 
 SCHEMA_VERSION = 1
@@ -41,6 +42,7 @@ def build_metrics(
     wall_s: float,
     peak_memory_mb: float | None,
     truth: Mapping[str, float | None] | None = None,
+    exported: Exported | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -53,7 +55,10 @@ def build_metrics(
     truth
         Scores against a known density (`relative_l2`, `dice_at_0.1`, `dice_at_0.01`,
         `rmse_outside_visible`), for simulated patients.
+    exported
+        What was written as DICOM and read back, if there was a series to write it on.
     """
+    notes = () if exported is None else exported.warnings
     change, per_voxel = plans.difference.data, plans.difference.voxel_volume_ml
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -83,7 +88,7 @@ def build_metrics(
         "wall_s": wall_s,
         "peak_memory_mb": peak_memory_mb,
         # The same warning can reach us along several paths; once is enough.
-        "warnings": list(dict.fromkeys((*patient.warnings, *fit.warnings, *plans.warnings))),
+        "warnings": list(dict.fromkeys((*patient.warnings, *fit.warnings, *plans.warnings, *notes))),
         "volumes_ml": dict(plans.volumes_ml),
         "equal_volume_voxel_difference": plans.equal_volume_voxel_difference,
         "difference_ml": {
@@ -113,6 +118,7 @@ def build_metrics(
         "coverage": plans.coverage,
         "organs_ml": plans.organs_ml,
         "organs_excluded": plans.organs_excluded,
+        "dicom": None if exported is None else exported.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
     }
     cleaned: dict[str, Any] = jsonable(metrics)

@@ -37,6 +37,7 @@ LIBRARIES = (
     "matplotlib",
     "jinja2",
     "nilearn",
+    "highdicom",
     "rich",
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

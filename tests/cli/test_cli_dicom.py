@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_series import IDENTIFIERS, SUV_FIELDS, suv_edit, write_series
 
@@ -109,3 +110,13 @@ def test_provenance_names_the_series(planned_dicom: Planned) -> None:
     assert len(inputs["t1c"]["sha256"]) == 64
     assert inputs["pet"]["unit"] == "SUV"
     assert inputs["t1c"]["files"] == inputs["t1c"]["shape"][2]
+
+
+def test_a_plan_from_dicom_ends_in_a_structure_set(planned_dicom: Planned) -> None:
+    """Read with pydicom alone: it belongs to the patient's study and refers to images of the t1c series."""
+    written = json.loads((planned_dicom.out / "metrics.json").read_text())["dicom"]
+    data = pydicom.dcmread(planned_dicom.out / "rtstruct.dcm")
+    assert str(data.PatientName) == IDENTIFIERS["PatientName"]
+    assert [roi.ROIName for roi in data.StructureSetROISequence] == list(written["structures"])
+    assert all(entry["dice"] == entry["seg_dice"] == 1 for entry in written["structures"].values())
+    assert "CTV model      Dice 1.0000" in planned_dicom.said

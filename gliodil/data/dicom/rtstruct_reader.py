@@ -1,0 +1,221 @@
+"""Masks from an RT Structure Set, on a given grid.
+
+Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together by
+the even-odd rule at voxel centres, so loops within loops are holes and key-holes need no special treatment.
+Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliodil.data.dicom.contours import fill
+from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
+from gliodil.data.dicom.reference import LPS_RAS
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError, ImageFileError, LabelError
+
+PLANE_TOLERANCE = 0.1
+"""Fraction of the slice distance by which a contour may be off the middle of its slice."""
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+Points = NDArray[np.float64]
+
+
+def read_rtstruct(
+    path: Path | str,
+    grid: Volume,
+    *,
+    names: Collection[str] | None = None,
+    frame_of_reference: str | None = None,
+) -> Mapping[str, Volume]:
+    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name.
+
+    Parameters
+    ----------
+    path
+        An RT Structure Set.
+    grid
+        Volume whose slices lie in the planes of the contours, along any of its axes: the series they were drawn
+        on. Its voxels do not matter.
+    names
+        Structures wanted; by default all that enclose something.
+    frame_of_reference
+        UID the contours must refer to, if known.
+
+    Raises
+    ------
+    ImageFileError
+        If the file is missing, damaged or no RT Structure Set.
+    LabelError
+        If a wanted structure is not there or has no contour, or two have the same name.
+    GeometryError
+        If contours lie between or beyond the slices of the grid, or refer to another frame of reference.
+    MissingExtraError
+        If pydicom is not installed.
+    """
+    path = Path(path)
+    contours = _contours(path, frame_of_reference, names)
+    wanted = {name: loops for name, loops in contours.items() if loops or names is not None}
+    if not wanted:
+        raise LabelError(
+            "The structure set holds no closed contour.",
+            file=path,
+            expected="at least one structure with contours",
+            found=", ".join(contours) or "no structure",
+        )
+    for name, loops in wanted.items():
+        if not loops:
+            raise LabelError(
+                f"The structure {name} is empty.", file=path, expected="closed contours", found="none"
+            )
+    index = {name: [_to_index(loop, grid) for loop in loops] for name, loops in wanted.items()}
+    axis = _slice_axis([loop for loops in index.values() for loop in loops], grid, path)
+    planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
+    _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
+    return {name: _filled(found, axis, grid, path) for name, found in planes.items()}
+
+
+def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
+    """Return, per structure, the number of closed contours and the area they enclose, summed over planes [mm²].
+
+    Half the sum of p x q over the edges p → q of a loop is its area along its normal. Loops that run the other
+    way count as holes, as `write_rtstruct` writes them; contours of other origin may not keep to that.
+    Errors as for `read_rtstruct`.
+    """
+    areas = {}
+    for name, loops in _contours(Path(path), None, None).items():
+        vectors = [np.cross(p := loop - loop[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2 for loop in loops]
+        areas[name] = (len(loops), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
+    return areas
+
+
+def _contours(
+    path: Path, frame_of_reference: str | None, names: Collection[str] | None
+) -> dict[str, list[Points]]:
+    """Return the closed contours of each structure, or of those named, LPS [mm]."""
+    data = read_dataset(path)
+    expected = "structures with closed contours of whole points"
+    with header_access("The structure set is damaged.", file=path, expected=expected):
+        modality = str(data.get("Modality", "none"))
+        rois = _structures(data, names) if modality == "RTSTRUCT" else []
+    if modality != "RTSTRUCT":
+        raise ImageFileError(
+            "The file is no RT Structure Set.", file=path, expected="modality RTSTRUCT", found=modality[:16]
+        )
+    listed = [name for name, _, _ in rois]
+    wanted = listed if names is None else list(names)
+    if missing := sorted(set(wanted) - set(listed)):
+        raise LabelError(
+            "The structure set does not hold what was asked for.",
+            file=path,
+            expected=", ".join(missing),
+            found=", ".join(listed) or "no structure",
+            remedy="name one of those found",
+        )
+    if double := sorted({name for name in wanted if listed.count(name) > 1}):
+        raise LabelError(
+            "Two structures have the same name.", file=path, expected="one of each", found=", ".join(double)
+        )
+    for name, frame, _ in rois:
+        if name in wanted and frame_of_reference and frame and frame != frame_of_reference:
+            raise GeometryError(
+                f"The structure {name} refers to another coordinate system than the images.",
+                file=path,
+                expected="the frame of reference of the series",
+                found="another one",
+                remedy="export the structures on this series, or plan on the series they were drawn on",
+            )
+    return {name: loops for name, _, loops in rois if name in wanted}
+
+
+def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str, list[Points]]]:
+    """Return name, frame of reference and contours of every structure; contours only where wanted."""
+    contours = {int(item.ReferencedROINumber): item for item in data.get("ROIContourSequence") or ()}
+    found = []
+    for roi in data.StructureSetROISequence:
+        name, item = str(roi.ROIName), contours.pop(int(roi.ROINumber), None)
+        loops = _loops(item) if item is not None and (names is None or name in names) else []
+        found.append((name, str(roi.get("ReferencedFrameOfReferenceUID", "")), loops))
+    if contours:
+        raise MisplacedError("contours of a structure that is not listed")
+    return found
+
+
+def _loops(item: Any) -> list[Points]:
+    loops = []
+    for contour in item.get("ContourSequence") or ():
+        if str(contour.ContourGeometricType) not in AREAS:
+            continue
+        points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
+        if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
+            raise MisplacedError("a contour with a point that is nowhere")
+        if len(points) >= 3:  # fewer enclose nothing
+            loops.append(points)
+    return loops
+
+
+def _to_index(points: Points, grid: Volume) -> Points:
+    return grid.to_index(points * np.diag(LPS_RAS)[:3])
+
+
+def _slice_axis(loops: list[Points], grid: Volume, path: Path) -> int:
+    """Return the axis of the grid along which every contour is flat."""
+    thickness = np.max([np.ptp(loop, axis=0) for loop in loops], axis=0)
+    flat = np.flatnonzero(thickness <= PLANE_TOLERANCE)
+    if flat.size == 0:
+        found = f"contours that cross {thickness.min():.3g} slices or more"
+        raise _misplaced("The contours do not lie in slices of these images.", grid, found, path)
+    return int(flat[thickness[flat].argmin()])
+
+
+def _by_plane(loops: list[Points], axis: int, grid: Volume, name: str, path: Path) -> dict[int, list[Points]]:
+    """Return slice number to loops in the coordinates of the two other axes."""
+    planes: dict[int, list[Points]] = defaultdict(list)
+    across = [other for other in range(3) if other != axis]
+    sizes = np.asarray(grid.shape)[across]
+    for loop in loops:
+        height = float(loop[:, axis].mean())
+        plane = round(height)
+        if np.abs(loop[:, axis] - plane).max() > PLANE_TOLERANCE:
+            found = f"a contour of {name} at slice {height:.3f}"
+            raise _misplaced("The contours lie between slices.", grid, found, path)
+        flat = loop[:, across]
+        outside = (flat < -0.5 - PLANE_TOLERANCE) | (flat > sizes - 0.5 + PLANE_TOLERANCE)
+        if not 0 <= plane < grid.shape[axis] or outside.any():
+            found = f"a contour of {name} at slice {plane} of {grid.shape[axis]}"
+            raise _misplaced("The contours reach beyond the images.", grid, found, path)
+        planes[plane].append(flat)
+    return planes
+
+
+def _check_thickness(planes: set[int], grid: Volume, path: Path) -> None:
+    """Refuse three or more planes that are all the same number of slices apart: they were drawn on thicker ones."""
+    gaps = np.diff(sorted(planes))
+    if gaps.size >= 2 and gaps.min() >= 2 and gaps.min() == gaps.max():
+        found = f"contours on every {gaps[0]}th slice only"
+        raise _misplaced("The contours were drawn on thicker slices.", grid, found, path)
+
+
+def _filled(planes: Mapping[int, list[Points]], axis: int, grid: Volume, path: Path) -> Volume:
+    mask = np.zeros(grid.shape, np.uint8)
+    view = np.moveaxis(mask, axis, 2)
+    for plane, loops in planes.items():
+        view[:, :, plane] = fill(loops, (view.shape[0], view.shape[1]))
+    return Volume(mask, grid.affine, kind="label", path=path)
+
+
+def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:
+    return GeometryError(
+        problem,
+        file=path,
+        expected=f"contours on the slices of {grid!r}",
+        found=found,
+        remedy="read them on the series they were drawn on",
+    )
