@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from gliodil.cohort.bids import find_subjects, is_bids
 from gliodil.data.discover import FILE_ROLES
-from gliodil.data.load import choose_files
+from gliodil.data.load import choose_inputs
 from gliodil.data.nifti import is_nifti_name
 from gliodil.data.patient import Patient, load_patient
 from gliodil.errors import GliodilError, InputError
@@ -48,7 +48,7 @@ class Row:
     def find(self) -> dict[str, Path]:
         """Return the files that would be read, by role, as far as names alone tell."""
         try:
-            return choose_files(self.folder, self.files)[0]
+            return dict(choose_inputs(self.folder, self.files).files)
         except GliodilError:
             return dict(self.files)
 

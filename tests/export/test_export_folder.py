@@ -23,7 +23,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
 from gliodil.inference.result import Fit, LossHistory, Parameter
-from gliodil.pipeline import _finished
+from gliodil.pipeline import finished
 from gliodil.planning.export import FILES, check_export, export_plan
 from gliodil.planning.plan import plan
 from gliodil.planning.surfaces import surface, write_surface
@@ -225,9 +225,9 @@ def test_resume_wants_the_dicom_files_too(written, tmp_path):
     import shutil
 
     folder = shutil.copytree(written[0], tmp_path / "out")
-    assert _finished(folder, "x") is not None
+    assert finished(folder, "x") is not None
     (folder / "rtstruct.dcm").unlink()
-    assert _finished(folder, "x") is None
+    assert finished(folder, "x") is None
 
 
 def test_a_run_without_series_removes_dicom_of_an_earlier_one(written, clinic, tmp_path):

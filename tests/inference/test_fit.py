@@ -226,7 +226,7 @@ def test_a_core_that_only_the_fine_grid_sees_is_fitted(make_patient: PatientFact
     labels = np.zeros(make_patient().shape, np.uint8)
     labels[2:28, 2:26, 2:22] = 2
     labels[12, 13, 12] = 4
-    config = FitConfig(cells=48, steps=96, max_evaluations=1, device="cpu")
+    config = FitConfig(cells=48, steps=24, max_evaluations=1, device="cpu")
     patient = make_patient(seg=labels)
     assert bool(set_up(patient, config).core.any())
     try:
