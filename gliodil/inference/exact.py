@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from gliodil.inference.mobility import LARGEST, Mobility
+from gliodil.inference.mobility import Mobility
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, Terms
 from gliodil.inference.variables import TransformedLoss
@@ -61,7 +61,7 @@ class ExactPhysics:
         coefficients = objective.model.coefficients(p.diffusivity, p.wm_gm_ratio)
         if self.mobility is not None:
             log_factor = self.mobility.log_factor(x[1])
-            if not float(log_factor.detach().abs().max()) <= LARGEST:
+            if not bool(torch.isfinite(log_factor.detach()).all()):
                 return None
             coefficients = self.mobility.scale(coefficients, log_factor)
         rate = p.proliferation_rate

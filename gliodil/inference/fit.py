@@ -45,6 +45,8 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
+MOBILITY_EVALUATIONS = 100
+"""Budget of gradients at each stiffness of the mobility field."""
 
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
@@ -142,7 +144,10 @@ def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder)
     loss, outcome = objective.loss, exact
     record.stage = f"mobility {loss.config.cells}³×{loss.config.steps}"
     options = LBFGSOptions(
-        tolerance=loss.config.tolerance, max_evaluations=loss.config.max_evaluations, memory=12, max_step=1.0
+        tolerance=loss.config.tolerance,
+        max_evaluations=min(MOBILITY_EVALUATIONS, loss.config.max_evaluations),
+        memory=12,
+        max_step=1.0,
     )
     y, w, of_w = exact.minimum.x[0], None, math.nan
     for stiffness in STIFFNESS_MM3:

@@ -1,6 +1,6 @@
 """A diffusivity that differs smoothly from what the tissue maps say.
 
-    D(x) = D_w (w + g/R) e^{ξ(x)},      ξ = 0.5 G q,      q white
+    D(x) = D_w (w + g/R) e^{ξ(x)},      ξ = 2.5 tanh(0.5 G q / 2.5),      q white
 
 Registered tissue maps are off by a millimetre or two, cells follow fibres, and no tumour keeps to one equation. Where
 exact growth cannot reach the visible boundaries, a field of log-mobility ξ (standard deviation 0.5, Gaussian correlation
@@ -33,7 +33,7 @@ CORRELATION_MM = 4.0
 STIFFNESS_MM3 = (3200.0, 800.0, 300.0)
 """Volumes V, stiffest first [mm³]."""
 LARGEST = 2.5
-"""Bound on |ξ|: a factor of twelve is more than any tissue accounts for."""
+"""Bound on |ξ|, far beyond its deviation: a factor of twelve is more than any tissue accounts for."""
 
 
 class Mobility:
@@ -59,7 +59,7 @@ class Mobility:
     def log_factor(self, w: torch.Tensor) -> torch.Tensor:
         """Return ξ per cell."""
         smooth = blur(self.grid.box(w), self._sigmas, unit_variance=True)
-        return self._amplitude * smooth.reshape(-1)
+        return LARGEST * torch.tanh(self._amplitude / LARGEST * smooth.reshape(-1))
 
     def scale(self, coefficients: Faces, log_factor: torch.Tensor) -> Faces:
         """Return the coefficients times e^ξ, ξ being the mean of the two cells at every face."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gliodil.inference.exact import ExactPhysics
-from gliodil.inference.mobility import CORRELATION_MM, DEVIATION, Mobility, softened
+from gliodil.inference.mobility import CORRELATION_MM, DEVIATION, LARGEST, Mobility, softened
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.variables import TransformedLoss
 from gliodil.pde.odil.problem import Point
@@ -107,10 +107,13 @@ def test_no_field_changes_nothing(objective: TransformedLoss) -> None:
     assert here.terms == {**expected.terms, "mobility": 0.0}
 
 
-def test_a_field_beyond_all_tissue_is_inadmissible(objective: TransformedLoss) -> None:
-    bent = ExactPhysics(objective, Mobility(objective.loss, 500.0))
+def test_no_field_goes_beyond_what_tissue_accounts_for(objective: TransformedLoss) -> None:
+    """However large w: the loss stays finite, and a search can go on from there."""
+    mobility = Mobility(objective.loss, 500.0)
+    bent = ExactPhysics(objective, mobility)
     y, w = bent.start()
-    assert bent.at([y, w + 1.0]).value == math.inf
+    assert float(mobility.log_factor(w + 1.0).abs().max()) <= LARGEST
+    assert math.isfinite(bent.at([y, w + 1.0]).value)
     assert bent.at([y, torch.full_like(w, math.nan)]).value == math.inf
 
 
