@@ -1,0 +1,168 @@
+"""Everything between the scanner's images and the fit that a patient's folder lacks: brain mask and tissue maps.
+
+    brain     given | already stripped | deepbet                                         `brain`
+    tissue    MNI152 template -> patient: affine, SyN; WM, GM carried, CSF = brain − WM − GM   `atlas`, `tissue`
+    images    on request: T1, T2, FLAIR, PET aligned rigidly with the reference             `rigid`
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gliodil.data import checks
+from gliodil.data.nifti import write_nifti
+from gliodil.data.patient import Patient
+from gliodil.data.registration.atlas import AtlasConfig, register_template
+from gliodil.data.registration.brain import Brain, brain_source, find_brain
+from gliodil.data.registration.tissue import carry_sheets, tissue_maps
+from gliodil.data.registration.transform import Transform
+from gliodil.data.registration.transform_files import save_transform
+from gliodil.data.template import Anatomy, load_anatomy
+from gliodil.data.volume import Volume
+from gliodil.errors import MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, float], None]
+TemplateLabels = Callable[[Anatomy], Volume]
+
+DRIVERS = ("t1", "t1c", "flair", "t2")
+"""Images the template can be registered to, the most alike first."""
+
+POOR_CORRELATION = 0.6
+"""Local correlation with the template below which the tissue maps are doubted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A patient with what was missing filled in, and how it was made.
+
+    Attributes
+    ----------
+    patient
+        The patient, with its new volumes and warnings.
+    made
+        Names of the volumes that were not given.
+    transforms
+        By name; `template` carries template images to the patient (fixed: patient, moving: template).
+    record
+        What was done, for `metrics.json`.
+    """
+
+    patient: Patient
+    made: tuple[str, ...] = ()
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the volumes made (`<name>.nii.gz`) and the transforms (`transforms/<name>/`) into a folder."""
+        folder = Path(folder)
+        for role in self.made:
+            volume = self.patient.volumes[role]
+            write_nifti(volume, folder / f"{role}.nii.gz")
+        for name, transform in self.transforms.items():
+            save_transform(transform, folder / "transforms" / name)
+        return folder
+
+
+def needs_tissue(patient: Patient) -> bool:
+    """Whether the patient has no tissue maps, but an image to make them from."""
+    return not {"wm", "gm"} & patient.volumes.keys() and any(role in patient.volumes for role in DRIVERS)
+
+
+def check_preparation(patient: Patient) -> tuple[str, ...]:
+    """Raise what `prepare` would refuse before it computes; return what it will do, in sentences."""
+    if not needs_tissue(patient):
+        return ()
+    if find_spec("dipy") is None:
+        raise MissingExtraError("dipy", "register", instead="give tissue maps with --wm FILE and --gm FILE")
+    words = {"given": "", "stripped": "; the images are without skull", "deepbet": "; deepbet finds the brain"}
+    how = words[brain_source(patient.volumes)]
+    image = next(role for role in DRIVERS if role in patient.volumes)
+    return (f"tissue maps will be made from the MNI152 template, registered to the {image} image{how}",)
+
+
+def prepare(
+    patient: Patient,
+    *,
+    config: AtlasConfig | None = None,
+    carry: Mapping[str, TemplateLabels] | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Return the patient with brain mask and tissue maps; a patient that has them comes back as it is.
+
+    Parameters
+    ----------
+    config
+        How the template is registered.
+    carry
+        Label volumes of the template to carry to the patient as closed sheets, by the name of the volume they become.
+    progress
+        Called with (stage, 0, nan) as each stage begins.
+
+    Raises
+    ------
+    MissingExtraError
+        If dipy, or nilearn with the template, or deepbet for images with skull, is needed and not installed.
+    InputError, NumericsError
+        If no brain is found, or the template cannot be registered.
+    """
+    if not needs_tissue(patient):
+        return Prepared(patient)
+    started = time.perf_counter()
+    tell = progress or (lambda *_: None)
+    check_preparation(patient)
+    tell("brain", 0, float("nan"))
+    brain = find_brain(patient.volumes)
+    anatomy = load_anatomy()
+    driver = next(role for role in DRIVERS if role in patient.volumes)
+    lesion = np.asarray(patient.tumour | patient.cavity)
+    config = config or AtlasConfig()
+    found = register_template(
+        patient.volumes[driver], brain.mask.data != 0, lesion, anatomy, config=config, progress=progress
+    )
+    tell("tissue maps", 0, float("nan"))
+    made = {**tissue_maps(found.transform, anatomy, brain.mask), "brain": brain.mask}
+    made |= {
+        role: carry_sheets(found.transform, labels(anatomy), brain.mask) for role, labels in (carry or {}).items()
+    }
+    new = {role: volume for role, volume in made.items() if role not in patient.volumes}
+    warnings = _warnings(patient, brain, driver, found.correlation)
+    complete = replace(
+        patient, volumes={**patient.volumes, **new}, warnings=(*patient.warnings, *warnings)
+    )
+    record = {
+        "brain": brain.source,
+        "image": driver,
+        "template": "MNI152 (ICBM 2009a, symmetric)",
+        "lesion": config.lesion,
+        "correlation": found.correlation,
+        "wall_s": time.perf_counter() - started,
+    }
+    logger.info("%s: tissue maps registered: %s", patient.identity, record)
+    return Prepared(complete, tuple(new), {"template": found.transform}, record)
+
+
+def _warnings(patient: Patient, brain: Brain, driver: str, correlation: float) -> list[str]:
+    texts = [
+        "the tissue maps are not measured: they are the MNI152 template's, registered to the "
+        f"{driver} image (local correlation {correlation:.2f}); look at the figure of them"
+    ]
+    if correlation < POOR_CORRELATION:
+        texts.append(
+            f"the template matches the {driver} image poorly (local correlation {correlation:.2f}, "
+            f"{POOR_CORRELATION} expected): the tissue maps may be wrong"
+        )
+    if brain.source == "deepbet":
+        texts.append("the brain mask was predicted by deepbet, which was trained on healthy adults; look at it")
+    inside = np.asarray(brain.mask.data != 0)
+    texts += checks.check_tumour_position(patient.tumour, inside, patient.segmentation.voxel_volume_ml)
+    return [text for text in texts if text not in patient.warnings]
