@@ -67,6 +67,8 @@ def plan_patient(
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
 
+    Without tissue maps but with an anatomical MRI, the maps are made first (`gliodil.data.registration`).
+
     Parameters
     ----------
     patient
@@ -91,6 +93,7 @@ def plan_patient(
     MissingExtraError
         If what the report needs is not installed.
     """
+    from gliodil.data.registration.prepare import prepare
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.plan import plan
@@ -106,6 +109,8 @@ def plan_patient(
         if resume and (kept := _finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
+        prepared = prepare(patient, progress=progress)
+        patient = prepared.patient
         logger.info("patient %s: %r", patient.identity, patient)
         with memory_errors(config):
             fitted = run_fit(patient, config=config, progress=progress)
@@ -125,6 +130,7 @@ def plan_patient(
             wall_s=time.perf_counter() - started,
             truth=truth,
             truth_density=known,
+            prepared=prepared if prepared.made else None,
             log_text=log,
         )
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliodil.data.patient import Patient
+from gliodil.data.registration.prepare import Prepared, preprocess_files
 from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
@@ -27,6 +28,9 @@ from gliodil.reporting.report import render_report
 
 if TYPE_CHECKING:
     from gliodil.planning.plans import Plans
+
+PREPROCESS = "preprocess"
+"""Folder of what was made because it was not given."""
 
 
 def ensure_writable(out: Path | str) -> Path:
@@ -63,6 +67,7 @@ def write_plan_folder(
     wall_s: float,
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
+    prepared: Prepared | None = None,
     log_text: str | Callable[[], str] = "",
 ) -> Path:
     """Write plans, figures, metrics, provenance, log and report; return the path of the report.
@@ -75,6 +80,8 @@ def write_plan_folder(
         Time since the run began, s.
     truth, truth_density
         Scores against the true density, and that density, for simulated patients.
+    prepared
+        What was made because it was not given; goes into `preprocess/`.
     log_text
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
 
@@ -91,8 +98,16 @@ def write_plan_folder(
         save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
         provenance = build_provenance(patient, fit, config=config)
         write_json(provenance, partial / "provenance.json")
+        if prepared is not None:
+            prepared.save(partial / PREPROCESS)
         metrics = build_metrics(
-            patient, fit, plans, wall_s=wall_s, peak_memory_mb=peak_memory_mb(), truth=truth
+            patient,
+            fit,
+            plans,
+            wall_s=wall_s,
+            peak_memory_mb=peak_memory_mb(),
+            truth=truth,
+            preprocessing=prepared.record or None if prepared else None,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)
@@ -150,9 +165,10 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 
 def _remove_stale(out: Path, partial: Path) -> None:
-    """Remove figures of an earlier run that this one did not draw; the report shows what it finds."""
-    for name in FIGURES:
-        relative = Path("figures") / f"{name}.png"
+    """Remove figures and preprocessing of an earlier run that would be taken for those of this one."""
+    stale = [Path("figures") / f"{name}.png" for name in FIGURES]
+    stale += [path.relative_to(out) for path in preprocess_files(out / PREPROCESS)]
+    for relative in stale:
         if not (partial / relative).exists():
             (out / relative).unlink(missing_ok=True)
 

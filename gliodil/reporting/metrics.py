@@ -41,6 +41,7 @@ def build_metrics(
     wall_s: float,
     peak_memory_mb: float | None,
     truth: Mapping[str, float | None] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -53,6 +54,8 @@ def build_metrics(
     truth
         Scores against a known density (`relative_l2`, `dice_at_0.1`, `dice_at_0.01`,
         `rmse_outside_visible`), for simulated patients.
+    preprocessing
+        How brain mask and tissue maps were made, where they were not given.
     """
     change, per_voxel = plans.difference.data, plans.difference.voxel_volume_ml
     metrics = {
@@ -104,6 +107,7 @@ def build_metrics(
         "margin_mm": dict(plans.margin_mm),
         "coverage": plans.coverage,
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
+        "preprocessing": preprocessing,
     }
     cleaned: dict[str, Any] = jsonable(metrics)
     return cleaned

@@ -21,7 +21,7 @@ from scipy import ndimage
 from gliodil.data.registration.images import Mask, coarse, stripped, working_grid
 from gliodil.data.registration.linear import align, centres_of_mass
 from gliodil.data.registration.syn import syn
-from gliodil.data.registration.transform import GridGeometry, Matrix, Transform
+from gliodil.data.registration.transform import GridGeometry, Transform
 from gliodil.data.template import Anatomy
 from gliodil.data.volume import Volume
 
@@ -45,7 +45,7 @@ class AtlasConfig:
 
     lesion: LesionMode = "masked"
     affine_mm: float = 4.0
-    warp_mm: float = 2.0
+    warp_mm: float = 1.5
     iterations: Sequence[int] = (20, 20, 10)
 
 

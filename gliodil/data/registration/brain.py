@@ -55,7 +55,9 @@ def find_brain(volumes: Mapping[str, Volume]) -> Brain:
         given = volumes["brain"]
         return Brain(given.with_data((given.data != 0).astype(np.uint8)), source)
     if source == "stripped":
-        found = [mask for key in ANATOMICAL if key in volumes if (mask := stripped_mask(volumes[key])) is not None]
+        found = [
+            mask for key in ANATOMICAL if key in volumes if (mask := stripped_mask(volumes[key])) is not None
+        ]
         # One image's dark tissue may equal its background; hardly that of all.
         mask = _whole(np.logical_or.reduce(found))
         return Brain(next(iter(volumes.values())).with_data(mask.astype(np.uint8), kind="label"), source)
@@ -112,7 +114,9 @@ def _deepbet(image: Volume) -> Volume:
     try:
         from deepbet import run_bet
     except ImportError as error:
-        raise MissingExtraError("deepbet", "skullstrip", instead="give a brain mask with --brain FILE") from error
+        raise MissingExtraError(
+            "deepbet", "skullstrip", instead="give a brain mask with --brain FILE"
+        ) from error
     with tempfile.TemporaryDirectory() as scratch:
         head, mask = Path(scratch) / "head.nii.gz", Path(scratch) / "mask.nii.gz"
         write_nifti(Volume(image.data, image.affine, kind="scalar"), head)

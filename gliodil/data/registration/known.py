@@ -138,7 +138,9 @@ def _smooth(rng: np.random.Generator, grid: Volume, sigma_mm: float) -> NDArray[
     sigma = [sigma_mm / (h * s) for h, s in zip(grid.spacing, step, strict=True)]
     coarse = ndimage.gaussian_filter(rng.standard_normal(shape), sigma)
     scale = np.diag([1 / s for s in step])
-    return np.asarray(ndimage.affine_transform(coarse, scale, output_shape=grid.shape, order=1, mode="nearest"))
+    return np.asarray(
+        ndimage.affine_transform(coarse, scale, output_shape=grid.shape, order=1, mode="nearest")
+    )
 
 
 def _unit(field: NDArray[np.float64]) -> NDArray[np.float64]:

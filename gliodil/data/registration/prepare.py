@@ -1,8 +1,8 @@
 """Everything between the scanner's images and the fit that a patient's folder lacks: brain mask and tissue maps.
 
-    brain     given | already stripped | deepbet                                         `brain`
-    tissue    MNI152 template -> patient: affine, SyN; WM, GM carried, CSF = brain − WM − GM   `atlas`, `tissue`
-    images    on request: T1, T2, FLAIR, PET aligned rigidly with the reference             `rigid`
+brain     given | already stripped | deepbet                                         `brain`
+tissue    MNI152 template -> patient: affine, SyN; WM, GM carried, CSF = brain − WM − GM   `atlas`, `tissue`
+images    on request: T1, T2, FLAIR, PET aligned rigidly with the reference             `rigid`
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gliodil.data.registration.atlas import AtlasConfig, register_template
 from gliodil.data.registration.brain import Brain, brain_source, find_brain
 from gliodil.data.registration.tissue import carry_sheets, tissue_maps
 from gliodil.data.registration.transform import Transform
-from gliodil.data.registration.transform_files import save_transform
+from gliodil.data.registration.transform_files import save_transform, transform_files
 from gliodil.data.template import Anatomy, load_anatomy
 from gliodil.data.volume import Volume
 from gliodil.errors import MissingExtraError
@@ -73,6 +73,18 @@ class Prepared:
         return folder
 
 
+def preprocess_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that `Prepared.save` writes."""
+    return [
+        *(
+            path
+            for role in ("wm", "gm", "csf", "brain", "barriers")
+            if (path := folder / f"{role}.nii.gz").is_file()
+        ),
+        *(path for place in (folder / "transforms").glob("*") for path in transform_files(place)),
+    ]
+
+
 def needs_tissue(patient: Patient) -> bool:
     """Whether the patient has no tissue maps, but an image to make them from."""
     return not {"wm", "gm"} & patient.volumes.keys() and any(role in patient.volumes for role in DRIVERS)
@@ -84,7 +96,11 @@ def check_preparation(patient: Patient) -> tuple[str, ...]:
         return ()
     if find_spec("dipy") is None:
         raise MissingExtraError("dipy", "register", instead="give tissue maps with --wm FILE and --gm FILE")
-    words = {"given": "", "stripped": "; the images are without skull", "deepbet": "; deepbet finds the brain"}
+    words = {
+        "given": "",
+        "stripped": "; the images are without skull",
+        "deepbet": "; deepbet finds the brain",
+    }
     how = words[brain_source(patient.volumes)]
     image = next(role for role in DRIVERS if role in patient.volumes)
     return (f"tissue maps will be made from the MNI152 template, registered to the {image} image{how}",)
@@ -132,18 +148,17 @@ def prepare(
     tell("tissue maps", 0, float("nan"))
     made = {**tissue_maps(found.transform, anatomy, brain.mask), "brain": brain.mask}
     made |= {
-        role: carry_sheets(found.transform, labels(anatomy), brain.mask) for role, labels in (carry or {}).items()
+        role: carry_sheets(found.transform, labels(anatomy), brain.mask)
+        for role, labels in (carry or {}).items()
     }
     new = {role: volume for role, volume in made.items() if role not in patient.volumes}
     warnings = _warnings(patient, brain, driver, found.correlation)
-    complete = replace(
-        patient, volumes={**patient.volumes, **new}, warnings=(*patient.warnings, *warnings)
-    )
+    complete = replace(patient, volumes={**patient.volumes, **new}, warnings=(*patient.warnings, *warnings))
     record = {
         "brain": brain.source,
         "image": driver,
         "template": "MNI152 (ICBM 2009a, symmetric)",
-        "lesion": config.lesion,
+        "lesion_handling": config.lesion,
         "correlation": found.correlation,
         "wall_s": time.perf_counter() - started,
     }
@@ -162,7 +177,9 @@ def _warnings(patient: Patient, brain: Brain, driver: str, correlation: float) -
             f"{POOR_CORRELATION} expected): the tissue maps may be wrong"
         )
     if brain.source == "deepbet":
-        texts.append("the brain mask was predicted by deepbet, which was trained on healthy adults; look at it")
+        texts.append(
+            "the brain mask was predicted by deepbet, which was trained on healthy adults; look at it"
+        )
     inside = np.asarray(brain.mask.data != 0)
     texts += checks.check_tumour_position(patient.tumour, inside, patient.segmentation.voxel_volume_ml)
     return [text for text in texts if text not in patient.warnings]

@@ -65,9 +65,7 @@ def syn(
         moving_grid2world=np.array(moving.affine),
         prealign=np.array(start),
     )
-    return Warp(
-        np.asarray(found.get_forward_field()), np.asarray(found.get_backward_field()), fixed.affine
-    )
+    return Warp(np.asarray(found.get_forward_field()), np.asarray(found.get_backward_field()), fixed.affine)
 
 
 def _cross_correlation(fixed: Volume, keep: Mask | None) -> Any:

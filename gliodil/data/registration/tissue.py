@@ -1,7 +1,7 @@
 """Tissue maps of a patient from the template's:
 
-    w, g: the template's white and grey matter, carried by the transform, inside the patient's brain B
-    c = B − w − g
+w, g: the template's white and grey matter, carried by the transform, inside the patient's brain B
+c = B − w − g
 """
 
 from __future__ import annotations
@@ -43,4 +43,3 @@ def carry_sheets(transform: Transform, sheets: Volume, onto: Volume) -> Volume:
         closer = (distance <= reach) & (distance < nearest)
         labels[closer], nearest[closer] = label, distance[closer]
     return onto.with_data(labels, kind="label")
-

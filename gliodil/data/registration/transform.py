@@ -131,9 +131,7 @@ class Transform:
         back = np.linalg.inv(self.matrix)
         if self.warp is None:
             # The image is moved by changing its affine, so that whole-voxel shifts stay exact.
-            moved = Volume(
-                volume.data, (self.matrix if inverse else back) @ volume.affine, kind=volume.kind
-            )
+            moved = Volume(volume.data, (self.matrix if inverse else back) @ volume.affine, kind=volume.kind)
             return moved.resample_to(_frame(grid))
         field = self.warp.backward if inverse else self.warp.forward
         start = back @ grid.affine if inverse else grid.affine

@@ -71,7 +71,9 @@ def load_transform(folder: Path | str) -> Transform:
     path = folder / _INFO
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        grids = [GridGeometry(tuple(info[k]["shape"]), np.array(info[k]["affine"])) for k in ("fixed", "moving")]
+        grids = [
+            GridGeometry(tuple(info[k]["shape"]), np.array(info[k]["affine"])) for k in ("fixed", "moving")
+        ]
         path = folder / _FILES["affine"]
         matrix = _affine_from(path.read_text(encoding="ascii"))
         warp = None
@@ -92,6 +94,11 @@ def load_transform(folder: Path | str) -> Transform:
             found=found.split("\n")[0],
             remedy="name a folder below preprocess/transforms of a plan folder",
         ) from error
+
+
+def transform_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that `save_transform` writes."""
+    return [path for name in (*_FILES.values(), _INFO) if (path := folder / name).is_file()]
 
 
 def _affine_text(matrix: Matrix) -> str:
