@@ -61,11 +61,18 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     out = arguments.out or Path("gliodil-out") / patient.identity
     terminal.inputs(patient, out, config)
     if arguments.dry_run:
-        terminal.warnings(check(patient, out, config=config, rule=arguments.rule))
+        request = {"config": config, "rule": arguments.rule, "register": arguments.register}
+        terminal.warnings(check(patient, out, **request))
         return
     with terminal.progress() as progress:
         planned = plan_patient(
-            patient, out, config=config, rule=arguments.rule, resume=arguments.resume, progress=progress
+            patient,
+            out,
+            config=config,
+            rule=arguments.rule,
+            resume=arguments.resume,
+            register=arguments.register,
+            progress=progress,
         )
     _finish(planned, terminal)
 
@@ -104,6 +111,23 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.say(str(evaluated.report))
 
 
+def _apply_transform(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.data.registration.transform_files import apply_transform_file
+
+    terminal.say(
+        str(
+            apply_transform_file(
+                arguments.transform,
+                arguments.image,
+                arguments.out,
+                onto=arguments.onto,
+                inverse=arguments.inverse,
+                labels=arguments.labels,
+            )
+        )
+    )
+
+
 def _doctor(_: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.doctor import findings
 
@@ -116,6 +140,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], None]] = {
     "plan": _plan,
     "simulate": _simulate,
     "evaluate": _evaluate,
+    "apply-transform": _apply_transform,
     "doctor": _doctor,
 }
 

@@ -63,6 +63,7 @@ def plan_patient(
     rule: str = DEFAULT_RULE,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    register: bool = False,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
@@ -81,6 +82,8 @@ def plan_patient(
         Further settings to keep in ``provenance.json`` (for instance the seed of a synthetic patient).
     resume
         Keep an existing result if it was made from the same files, settings and version.
+    register
+        Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -103,13 +106,13 @@ def plan_patient(
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
-        check_request(patient, out, config=config, rule=rule)
-        record = {"fit": config.to_dict(), "rule": rule, **(settings or {})}
+        check_request(patient, out, config=config, rule=rule, register=register)
+        record = {"fit": config.to_dict(), "rule": rule, "register": register, **(settings or {})}
         record["fingerprint"] = fingerprint(patient, record)
         if resume and (kept := _finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
-        prepared = prepare(patient, progress=progress)
+        prepared = prepare(patient, register=register, progress=progress)
         patient = prepared.patient
         logger.info("patient %s: %r", patient.identity, patient)
         with memory_errors(config):

@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     from gliodil.inference.config import FitConfig
 
 
-def check(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> tuple[str, ...]:
+def check(
+    patient: Patient, out: Path | str, *, config: FitConfig, rule: str, register: bool = False
+) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
-    from gliodil.data.registration.prepare import check_preparation
+    from gliodil.data.registration.prepare import check_preparation, needs_tissue
     from gliodil.inference.case import set_up
 
     with naming(patient):
-        check_request(patient, out, config=config, rule=rule)
-        # What the maps will be like is only known once they are made.
-        return check_preparation(patient) or set_up(patient, config).warnings
+        check_request(patient, out, config=config, rule=rule, register=register)
+        planned = check_preparation(patient, register=register)
+        # What maps that are to be made will be like is only known then.
+        return planned if needs_tissue(patient) else (*planned, *set_up(patient, config).warnings)
 
 
-def check_request(patient: Patient, out: Path | str, *, config: FitConfig, rule: str) -> None:
+def check_request(
+    patient: Patient, out: Path | str, *, config: FitConfig, rule: str, register: bool = False
+) -> None:
     """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
     from gliodil.data.registration.prepare import check_preparation
     from gliodil.planning.ctv import gtv_mask, standard_ctv
@@ -42,7 +47,7 @@ def check_request(patient: Patient, out: Path | str, *, config: FitConfig, rule:
     for library in ("matplotlib", "jinja2"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "report")
-    check_preparation(patient)
+    check_preparation(patient, register=register)
     present = _memory_of(_device(config.device))
     if present is not None and memory_gb(config) > present:
         raise _too_large(config, f"{present:.1f} GB")

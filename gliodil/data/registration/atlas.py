@@ -38,7 +38,7 @@ class AtlasConfig:
     lesion
         What is done about the lesion, see the top of this file.
     affine_mm, warp_mm
-        Cells that the affine map and the displacement fields are found on, mm.
+        Cells that the affine map and the displacement fields are found on, mm; never finer than the image's voxels.
     iterations
         Of SyN at each level, coarsest first.
     """
@@ -96,7 +96,10 @@ def register_template(
     bare = stripped(image, brain, "MRI")
     template = stripped(anatomy.t1, anatomy.brain.data > 0, "template")
 
-    def on_grids(spacing_mm: float) -> tuple[Volume, Volume, Mask]:
+    voxel_mm = (1000 * image.voxel_volume_ml) ** (1 / 3)
+
+    def on_grids(cells_mm: float) -> tuple[Volume, Volume, Mask]:
+        spacing_mm = max(cells_mm, voxel_mm)
         grid = working_grid(image, brain, spacing_mm=spacing_mm)
         other = working_grid(anatomy.t1, anatomy.brain.data > 0, spacing_mm=spacing_mm)
         share = coarse(image.with_data(lesion.astype(np.float32), kind="scalar"), grid)

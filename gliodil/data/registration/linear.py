@@ -2,7 +2,8 @@
 
     I(A) = Σ_ij p_ij log(p_ij / (p_i p_j)),    p: joint histogram of the fixed image and the moving one seen through A
 
-Every voxel is used, so equal input gives equal output.
+Every voxel is used, so equal input gives equal output. The search runs in coordinates about the images' centres and
+in units of HEAD_MM: a radian and a unit of shift then move a head about as far, and turning does not shift it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from gliodil.errors import MissingExtraError, NumericsError
 Freedom = Literal["translation", "rigid", "affine"]
 
 BINS = 32
+
+HEAD_MM = 70.0
+"""Distance of a brain's surface from its centre, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +83,9 @@ def align(
         sigmas=[0.5 * f for f in factors],
         verbosity=0,
     )
-    matrix, information = np.array(start, np.float64), float("nan")
+    centre = fixed.to_world((np.asarray(fixed.shape) - 1) / 2)
+    own, other = _unit(centre), _unit(start[:3, :3] @ centre + start[:3, 3])
+    matrix, information = other @ start @ np.linalg.inv(own), float("nan")
     for name in freedom:
         try:
             found, _, cost = search.optimize(
@@ -87,8 +93,8 @@ def align(
                 np.array(moving.data, np.float64),
                 kinds[name](),
                 None,
-                static_grid2world=fixed.affine,
-                moving_grid2world=moving.affine,
+                static_grid2world=own @ fixed.affine,
+                moving_grid2world=other @ moving.affine,
                 starting_affine=matrix,
                 ret_metric=True,
                 static_mask=None if keep is None else keep.astype(np.int32),
@@ -98,7 +104,14 @@ def align(
         matrix, information = np.asarray(found.affine, np.float64), -float(cost)
         if not (np.isfinite(matrix).all() and np.isfinite(information)):
             raise _lost("a map that is not finite")
-    return Aligned(matrix, information)
+    return Aligned(np.linalg.inv(other) @ matrix @ own, information)
+
+
+def _unit(centre: Any) -> Matrix:
+    """Return the map from world mm to coordinates about a centre, in units of HEAD_MM."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = -centre
+    return np.diag([1 / HEAD_MM] * 3 + [1.0]) @ matrix
 
 
 def centres_of_mass(fixed: Volume, moving: Volume) -> Matrix:

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from gliodil.data import checks
-from gliodil.data.nifti import write_nifti
+from gliodil.data.nifti import is_nifti_name, read_nifti, write_nifti
 from gliodil.data.patient import Patient
 from gliodil.data.registration.atlas import AtlasConfig, register_template
-from gliodil.data.registration.brain import Brain, brain_source, find_brain
+from gliodil.data.registration.brain import ANATOMICAL, Brain, brain_source, find_brain
+from gliodil.data.registration.rigid import align_rigidly
 from gliodil.data.registration.tissue import carry_sheets, tissue_maps
 from gliodil.data.registration.transform import Transform
 from gliodil.data.registration.transform_files import save_transform, transform_files
 from gliodil.data.template import Anatomy, load_anatomy
 from gliodil.data.volume import Volume
-from gliodil.errors import MissingExtraError
+from gliodil.errors import InputError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ TemplateLabels = Callable[[Anatomy], Volume]
 
 DRIVERS = ("t1", "t1c", "flair", "t2")
 """Images the template can be registered to, the most alike first."""
+
+MADE = ("wm", "gm", "csf", "brain", "barriers", *ANATOMICAL, "pet")
+"""Volumes that can be made here."""
 
 POOR_CORRELATION = 0.6
 """Local correlation with the template below which the tissue maps are doubted."""
@@ -90,12 +94,15 @@ def needs_tissue(patient: Patient) -> bool:
     return not {"wm", "gm"} & patient.volumes.keys() and any(role in patient.volumes for role in DRIVERS)
 
 
-def check_preparation(patient: Patient) -> tuple[str, ...]:
+def check_preparation(patient: Patient, *, register: bool = False) -> tuple[str, ...]:
     """Raise what `prepare` would refuse before it computes; return what it will do, in sentences."""
+    texts = []
+    if register:
+        reference, others = _to_align(patient)
+        texts.append(f"{', '.join(others)} will be aligned with {reference}")
+    _check_dipy(patient, register)
     if not needs_tissue(patient):
-        return ()
-    if find_spec("dipy") is None:
-        raise MissingExtraError("dipy", "register", instead="give tissue maps with --wm FILE and --gm FILE")
+        return tuple(texts)
     words = {
         "given": "",
         "stripped": "; the images are without skull",
@@ -103,12 +110,20 @@ def check_preparation(patient: Patient) -> tuple[str, ...]:
     }
     how = words[brain_source(patient.volumes)]
     image = next(role for role in DRIVERS if role in patient.volumes)
-    return (f"tissue maps will be made from the MNI152 template, registered to the {image} image{how}",)
+    texts.append(f"tissue maps will be made from the MNI152 template, registered to the {image} image{how}")
+    return tuple(texts)
+
+
+def _check_dipy(patient: Patient, register: bool) -> None:
+    if find_spec("dipy") is None and (register or needs_tissue(patient)):
+        instead = "leave out --register" if register else "give tissue maps with --wm FILE and --gm FILE"
+        raise MissingExtraError("dipy", "register", instead=instead)
 
 
 def prepare(
     patient: Patient,
     *,
+    register: bool = False,
     config: AtlasConfig | None = None,
     carry: Mapping[str, TemplateLabels] | None = None,
     progress: Progress | None = None,
@@ -117,6 +132,8 @@ def prepare(
 
     Parameters
     ----------
+    register
+        Align the other images with the one the segmentation was drawn on first; otherwise they are taken as aligned.
     config
         How the template is registered.
     carry
@@ -131,26 +148,81 @@ def prepare(
     InputError, NumericsError
         If no brain is found, or the template cannot be registered.
     """
-    if not needs_tissue(patient):
-        return Prepared(patient)
+    _check_dipy(patient, register)
     started = time.perf_counter()
-    tell = progress or (lambda *_: None)
-    check_preparation(patient)
+    done = _aligned(patient, progress) if register else Prepared(patient)
+    if needs_tissue(patient):
+        done = _with_tissue(done, config or AtlasConfig(), carry or {}, progress)
+    if not done.made:
+        return done
+    record = {**done.record, "wall_s": time.perf_counter() - started}
+    logger.info("%s: prepared: %s", patient.identity, record)
+    return replace(done, record=record)
+
+
+def _to_align(patient: Patient) -> tuple[str, tuple[str, ...]]:
+    """Return the reference, the first image on the segmentation's own grid (else simply the first), and the others."""
+    images = [role for role in (*ANATOMICAL, "pet") if role in patient.volumes]
+    if len(images) < 2:
+        raise InputError(
+            "There is nothing to align.",
+            patient=patient.identity,
+            expected="at least two images (t1c, t1, flair, t2, pet)",
+            found=", ".join(images) or "none",
+            remedy="leave out --register",
+        )
+    resampled = {source.role for source in patient.sources if source.resampled}
+    reference = next((role for role in images if role not in resampled), images[0])
+    return reference, tuple(role for role in images if role != reference)
+
+
+def _aligned(patient: Patient, progress: Progress | None) -> Prepared:
+    """Align all images with the reference; each is interpolated once, from its file."""
+    reference, others = _to_align(patient)
+    volumes, transforms, motions = dict(patient.volumes), {}, {}
+    notes: list[str] = []
+    for role in others:
+        (progress or (lambda *_: None))(f"{role} to {reference}", 0, float("nan"))
+        image = _as_in_file(patient, role)
+        found = align_rigidly(patient.volumes[reference], image, role)
+        volumes[role], transforms[role] = found.transform.apply(image, patient.segmentation), found.transform
+        motions[role] = {"shift_mm": found.shift_mm, "angle_deg": found.angle_deg}
+        if role == "pet":
+            volumes[role], more = checks.check_pet(volumes[role], patient.tumour)
+            notes += more
+        notes.append(
+            f"{role} was moved by {found.shift_mm:.1f} mm and turned by {found.angle_deg:.1f}° to lie on {reference}"
+        )
+    aligned = replace(patient, volumes=volumes, warnings=(*patient.warnings, *notes))
+    return Prepared(aligned, others, transforms, {"reference": reference, "aligned": motions})
+
+
+def _as_in_file(patient: Patient, role: str) -> Volume:
+    """Return an image as it was before it was brought onto the segmentation's grid, where its file can tell."""
+    volume = patient.volumes[role]
+    resampled = any(source.role == role and source.resampled for source in patient.sources)
+    if resampled and volume.path is not None and is_nifti_name(volume.path.name):
+        return read_nifti(volume.path, kind="scalar")
+    return volume
+
+
+def _with_tissue(
+    done: Prepared, config: AtlasConfig, carry: Mapping[str, TemplateLabels], progress: Progress | None
+) -> Prepared:
+    """Find the brain, register the template and carry its maps."""
+    tell, patient = progress or (lambda *_: None), done.patient
     tell("brain", 0, float("nan"))
     brain = find_brain(patient.volumes)
     anatomy = load_anatomy()
     driver = next(role for role in DRIVERS if role in patient.volumes)
     lesion = np.asarray(patient.tumour | patient.cavity)
-    config = config or AtlasConfig()
     found = register_template(
         patient.volumes[driver], brain.mask.data != 0, lesion, anatomy, config=config, progress=progress
     )
     tell("tissue maps", 0, float("nan"))
     made = {**tissue_maps(found.transform, anatomy, brain.mask), "brain": brain.mask}
-    made |= {
-        role: carry_sheets(found.transform, labels(anatomy), brain.mask)
-        for role, labels in (carry or {}).items()
-    }
+    for role, labels in carry.items():
+        made[role] = carry_sheets(found.transform, labels(anatomy), brain.mask)
     new = {role: volume for role, volume in made.items() if role not in patient.volumes}
     warnings = _warnings(patient, brain, driver, found.correlation)
     complete = replace(patient, volumes={**patient.volumes, **new}, warnings=(*patient.warnings, *warnings))
@@ -160,10 +232,13 @@ def prepare(
         "template": "MNI152 (ICBM 2009a, symmetric)",
         "lesion_handling": config.lesion,
         "correlation": found.correlation,
-        "wall_s": time.perf_counter() - started,
     }
-    logger.info("%s: tissue maps registered: %s", patient.identity, record)
-    return Prepared(complete, tuple(new), {"template": found.transform}, record)
+    return Prepared(
+        complete,
+        (*done.made, *new),
+        {**done.transforms, "template": found.transform},
+        {**done.record, **record},
+    )
 
 
 def _warnings(patient: Patient, brain: Brain, driver: str, correlation: float) -> list[str]:

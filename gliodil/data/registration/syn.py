@@ -16,7 +16,7 @@ from scipy import ndimage
 from gliodil.data.registration.images import Mask
 from gliodil.data.registration.transform import Matrix, Warp
 from gliodil.data.volume import Volume
-from gliodil.errors import MissingExtraError
+from gliodil.errors import MissingExtraError, NumericsError
 
 RADIUS = 4
 """Half-width of the windows, cells."""
@@ -42,7 +42,8 @@ def syn(
     start
         World mm of the fixed to world mm of the moving image.
     iterations
-        At each level, coarsest first; a level has half the cells of the next along each axis.
+        At each level, coarsest first; a level has half the cells of the next along each axis. Levels with too few
+        cells for a window are left out.
     keep
         Where the fixed image acts; everywhere by default.
 
@@ -50,13 +51,27 @@ def syn(
     ------
     MissingExtraError
         If dipy is not installed.
+    NumericsError
+        If the grid is too small.
     """
     try:
         from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
     except ImportError as error:
         raise MissingExtraError("dipy", "register") from error
     metric = _cross_correlation(fixed, keep)
-    search = SymmetricDiffeomorphicRegistration(metric, level_iters=list(iterations))
+    levels = [
+        count
+        for coarser, count in zip(reversed(range(len(iterations))), iterations, strict=True)
+        if min(*fixed.shape, *moving.shape) >> coarser > 2 * RADIUS
+    ]
+    if not levels:
+        raise NumericsError(
+            "The image has too few voxels for the template to be registered to it.",
+            expected=f"a brain of more than {2 * RADIUS} voxels along each axis",
+            found=f"{' x '.join(map(str, fixed.shape))} cells around the brain",
+            remedy="give tissue maps with --wm FILE and --gm FILE",
+        )
+    search = SymmetricDiffeomorphicRegistration(metric, level_iters=levels)
     search.verbosity = 0
     found = search.optimize(
         np.array(fixed.data, np.float32),

@@ -28,18 +28,25 @@ def tissue_maps(transform: Transform, anatomy: Anatomy, brain: Volume) -> dict[s
 def carry_sheets(transform: Transform, sheets: Volume, onto: Volume) -> Volume:
     """Return a label volume of thin sheets (falx, tentorium) on a grid of the fixed space, without holes.
 
-    Nearest-neighbour look-up of a sheet one voxel thick leaves holes. The distance to each sheet is continuous, so
-    it is carried instead: voxels within half a voxel diagonal of the sheet carry its label, and no path over faces,
-    edges or corners slips through.
+    Looking up the nearest voxel of a thin sheet leaves holes. The signed distance φ to a sheet (below 0 inside) is
+    continuous, so it is carried instead, and a voxel takes the label where φ ≤ r. A sheet is at least one voxel of its
+    own image thick, so with r = half the diagonal of the new voxels, as long as it gets in the template, less half
+    that voxel, no step over a face, an edge or a corner crosses it.
     """
-    reach = float(np.linalg.norm(onto.spacing)) / 2
+    thinnest = min(sheets.spacing)
+    stretch = float(np.linalg.svd(transform.matrix[:3, :3], compute_uv=False)[0])
+    reach = max(stretch * float(np.linalg.norm(onto.spacing)) / 2 - thinnest / 2, 0.0)
     nearest = np.full(onto.shape, np.inf, np.float32)
     labels = np.zeros(onto.shape, sheets.data.dtype)
     for label in np.unique(sheets.data[sheets.data != 0]):
-        away = ndimage.distance_transform_edt(sheets.data != label, sampling=sheets.spacing)
-        # Outside the template's image a distance of 0 would mean a sheet; its complement means none.
-        closeness = np.maximum(2 * reach + 10 - away, 0).astype(np.float32)
-        distance = 2 * reach + 10 - transform.apply(sheets.with_data(closeness, kind="scalar"), onto).data
+        inside = sheets.data == label
+        away = ndimage.distance_transform_edt(~inside, sampling=sheets.spacing)
+        deep = ndimage.distance_transform_edt(inside, sampling=sheets.spacing)
+        signed = np.where(inside, thinnest / 2 - deep, away - thinnest / 2)
+        # Positions outside the template's image look up 0, which has to mean "far away".
+        far = reach + 10.0
+        closeness = sheets.with_data(np.maximum(far - signed, 0).astype(np.float32), kind="scalar")
+        distance = far - transform.apply(closeness, onto).data
         closer = (distance <= reach) & (distance < nearest)
         labels[closer], nearest[closer] = label, distance[closer]
     return onto.with_data(labels, kind="label")

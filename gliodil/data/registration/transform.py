@@ -105,10 +105,10 @@ class Transform:
         """Return where points go: fixed to moving space, or back; world mm, shape (..., 3)."""
         start = np.asarray(world, np.float64)
         if inverse:
-            start = _affine_points(np.linalg.inv(self.matrix), start)
+            start = _affine_points(_inverse(self.matrix), start)
         if self.warp is not None:
             field = self.warp.backward if inverse else self.warp.forward
-            index = _affine_points(np.linalg.inv(self.warp.affine), start).reshape(-1, 3).T
+            index = _affine_points(_inverse(self.warp.affine), start).reshape(-1, 3).T
             moved = [ndimage.map_coordinates(field[..., k], index, order=1, mode="nearest") for k in range(3)]
             start = start + np.stack(moved, axis=-1).reshape(start.shape)
         return start if inverse else _affine_points(self.matrix, start)
@@ -128,15 +128,15 @@ class Transform:
             Grid of the result; by default that of the fixed (with `inverse`: the moving) image.
         """
         grid = onto or (self.moving if inverse else self.fixed)
-        back = np.linalg.inv(self.matrix)
+        back = _inverse(self.matrix)
         if self.warp is None:
             # The image is moved by changing its affine, so that whole-voxel shifts stay exact.
             moved = Volume(volume.data, (self.matrix if inverse else back) @ volume.affine, kind=volume.kind)
             return moved.resample_to(_frame(grid))
         field = self.warp.backward if inverse else self.warp.forward
         start = back @ grid.affine if inverse else grid.affine
-        finish = np.linalg.inv(volume.affine) @ (np.eye(4) if inverse else self.matrix)
-        to_field = np.linalg.inv(self.warp.affine) @ start
+        finish = _inverse(volume.affine) @ (np.eye(4) if inverse else self.matrix)
+        to_field = _inverse(self.warp.affine) @ start
         out = np.zeros(grid.shape, volume.data.dtype)
         for slab in _slabs(grid.shape):
             out[slab] = _look_up(volume, field, start, to_field, finish, slab, grid.shape)
@@ -190,6 +190,10 @@ def _slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
 
 def _affine_points(matrix: Matrix, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 def _frame(grid: Volume | GridGeometry) -> Volume:

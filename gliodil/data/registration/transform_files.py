@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from gliodil.data.atomic import atomic_path
+from gliodil.data.nifti import is_nifti_name, read_nifti, write_nifti
 from gliodil.data.registration.transform import Field, GridGeometry, Matrix, Transform, Warp
 from gliodil.errors import GliodilError, ImageFileError, InputError
 
@@ -94,6 +95,60 @@ def load_transform(folder: Path | str) -> Transform:
             found=found.split("\n")[0],
             remedy="name a folder below preprocess/transforms of a plan folder",
         ) from error
+
+
+def apply_transform_file(
+    folder: Path | str,
+    image: Path | str,
+    out: Path | str,
+    *,
+    onto: Path | str | None = None,
+    inverse: bool = False,
+    labels: bool = False,
+) -> Path:
+    """Carry a NIfTI file through a stored transform, write the result and return its path.
+
+    Parameters
+    ----------
+    folder
+        Written by `save_transform`.
+    onto
+        File whose grid the result gets; by default that of the image the transform leads to.
+    inverse
+        From the fixed to the moving space (patient to template) instead of the other way.
+    labels
+        The image holds labels.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or not what it should be, or `out` is not named as NIfTI.
+    OutputError
+        If the result cannot be written.
+    """
+    out = Path(out)
+    if not is_nifti_name(out.name):
+        raise InputError(
+            "The result has to be named as NIfTI.",
+            file=out,
+            expected="a name ending in .nii or .nii.gz",
+            remedy="choose another one with --out",
+        )
+    transform = load_transform(folder)
+    volume = read_nifti(image, kind="label" if labels else "scalar")
+    grid = None if onto is None else read_nifti(onto, kind="scalar")
+    carried = transform.apply(volume, grid, inverse=inverse)
+    if not carried.data.any() and volume.data.any():
+        raise InputError(
+            "Nothing of the image reaches the grid of the result.",
+            file=Path(image),
+            expected="an image in the space of the patient"
+            if inverse
+            else "an image in the space of the template",
+            found="only zeros after the transform",
+            remedy="leave out --inverse" if inverse else "add --inverse, or choose another grid with --onto",
+        )
+    return write_nifti(carried, out)
 
 
 def transform_files(folder: Path) -> list[Path]:
