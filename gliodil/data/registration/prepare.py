@@ -26,7 +26,7 @@ from gliodil.data.registration.rigid import align_rigidly
 from gliodil.data.registration.tissue import carry_sheets, tissue_maps
 from gliodil.data.registration.transform import Transform
 from gliodil.data.registration.transform_files import save_transform, transform_files
-from gliodil.data.template import Anatomy, load_anatomy
+from gliodil.data.template import COARSEST_MM, Anatomy, load_anatomy
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError, MissingExtraError
 
@@ -213,7 +213,8 @@ def _with_tissue(
     tell, patient = progress or (lambda *_: None), done.patient
     tell("brain", 0, float("nan"))
     brain = find_brain(patient.volumes)
-    anatomy = load_anatomy()
+    # Means over the patient's voxels, as far as the template comes in them: points of a finer map would be noise.
+    anatomy = load_anatomy(resolution_mm=int(np.clip(min(patient.spacing), 1, COARSEST_MM)))
     driver = next(role for role in DRIVERS if role in patient.volumes)
     lesion = np.asarray(patient.tumour | patient.cavity)
     found = register_template(
