@@ -6,8 +6,8 @@
     transform.json          the grids of the two images
 
 ITK's points are LPS: x and y have the other sign than in this package, in the affine and in every vector. With ANTs
-the same image results from ``antsApplyTransforms -t affine.txt -t warp.nii.gz``; back with
-``-t inverse_warp.nii.gz -t [affine.txt,1]``.
+the same image results from ``antsApplyTransforms -t warp.nii.gz -t affine.txt``; back with
+``-t [affine.txt,1] -t inverse_warp.nii.gz``.
 """
 
 from __future__ import annotations
