@@ -11,21 +11,24 @@ nearest voxel would leave jagged borders, around which margins grow.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.patient import Patient, load_patient
+from gliodil.data.registration.brain import find_brain
 from gliodil.data.registration.prepare import prepare
 from gliodil.data.registration.transform import GridGeometry, Transform
 from gliodil.data.template import load_anatomy
+from gliodil.data.volume import Volume
 from gliodil.inference.config import FitConfig
 from gliodil.inference.fit import fit
 from gliodil.planning.plan import plan
 from gliodil.planning.plans import Plans
 
-CARRIED = ("brain", "t1", "t1c", "t2", "flair", "pet")
+CARRIED = ("t1", "t1c", "t2", "flair", "pet")
 
 
 def main() -> None:
@@ -39,6 +42,9 @@ def main() -> None:
     options = parser.parse_args()
     config = FitConfig(cells=options.cells)
     patient = load_patient(options.folder, labels=options.labels)
+    # One brain mask for both: found again in interpolated images, whose edges are blurred, it would be larger.
+    mask = find_brain(patient.volumes).mask
+    patient = replace(patient, volumes={**patient.volumes, "brain": mask})
     here, to_template = planned(patient, config)
     rigid = rigid_part(to_template)
     there, _ = planned(carried(patient, rigid), config)
@@ -72,19 +78,18 @@ def carried(patient: Patient, rigid: Transform) -> Patient:
     volumes = {
         role: rigid.apply(patient.volumes[role], inverse=True) for role in CARRIED if role in patient.volumes
     }
-    labels = [0, *sorted(patient.convention.labels)]
-    shares = [
-        rigid.apply(
-            patient.segmentation.with_data(
-                (patient.segmentation.data == k).astype(np.float32), kind="scalar"
-            ),
-            inverse=True,
-        )
-        for k in labels
-    ]
-    largest = np.argmax([share.data for share in shares], axis=0)
-    segmentation = shares[0].with_data(np.asarray(labels, np.uint8)[largest], kind="label")
+    volumes["brain"] = carried_labels(patient.volumes["brain"], rigid)
+    segmentation = carried_labels(patient.segmentation, rigid)
     return Patient(patient.identity, segmentation, patient.convention, volumes)
+
+
+def carried_labels(labels: Volume, rigid: Transform) -> Volume:
+    """Return a label map on the template's grid; each voxel takes the largest share."""
+    values = np.unique(labels.data)
+    masks = (labels.with_data((labels.data == value).astype(np.float32), kind="scalar") for value in values)
+    shares = [rigid.apply(mask, inverse=True) for mask in masks]
+    largest = np.argmax([share.data for share in shares], axis=0)
+    return shares[0].with_data(values[largest], kind="label")
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

@@ -51,9 +51,11 @@ def main() -> None:
             row = measure(head, anatomy, config)
             rows.setdefault(name, []).append(row)
             print(line(str(seed), name, row), flush=True)
-    for word, reduce in (("mean", np.mean), ("worst", np.min)):
-        for name, values in rows.items():
-            print(line(word, name, [float(v) for v in reduce(np.asarray(values), axis=0)]))
+    for name, values in rows.items():
+        print(line("mean", name, [float(v) for v in np.mean(values, axis=0)]))
+    for name, values in rows.items():
+        scores, seconds = np.asarray(values)[:, :-1], np.asarray(values)[:, -1]
+        print(line("worst", name, [*map(float, scores.min(axis=0)), float(seconds.max())]))
     print(f"CPU seconds on one thread; {sys.platform}", file=sys.stderr)
 
 

@@ -33,6 +33,7 @@ LIBRARIES = (
     "meshio",
     "matplotlib",
     "jinja2",
+    "dipy",
     "nilearn",
     "rich",
 )

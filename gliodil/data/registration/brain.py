@@ -120,7 +120,7 @@ def _deepbet(image: Volume) -> Volume:
     with tempfile.TemporaryDirectory() as scratch:
         head, mask = Path(scratch) / "head.nii.gz", Path(scratch) / "mask.nii.gz"
         write_nifti(Volume(image.data, image.affine, kind="scalar"), head)
-        run_bet([str(head)], mask_paths=[str(mask)], no_gpu=True)
+        run_bet([str(head)], mask_paths=[str(mask)], no_gpu=True, skip_broken=False)
         found = read_nifti(mask, kind="label").resample_to(image)
     if not found.data.any():
         raise InputError(
