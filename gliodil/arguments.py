@@ -35,6 +35,8 @@ EXAMPLES = {
     "cohort": """gliodil cohort patients/ results participant      one folder per patient, or a BIDS dataset, or a TSV
   gliodil cohort patients/ results participant --retry-failed
   gliodil cohort patients/ results group           cohort.tsv and cohort.html from what is finished""",
+    "apply-transform": """gliodil apply-transform result/preprocess/transforms/template atlas.nii.gz --out here.nii.gz
+  gliodil apply-transform result/preprocess/transforms/template seg.nii.gz --labels --inverse --out mni.nii.gz""",
     "doctor": "gliodil doctor",
 }
 
@@ -112,6 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="keep a result made from the same files and settings"
     )
 
+    plan.add_argument(
+        "--register",
+        action="store_true",
+        help="align the images rigidly with the one the segmentation was drawn on (default: take them as aligned)",
+    )
+
     simulate = command("simulate", "write a synthetic patient as files, with its truth")
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     simulate.add_argument("--foci", type=int, default=1, metavar="N", help="1 or 3 foci (default: 1)")
@@ -122,6 +130,22 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
 
     _add_cohort(command("cohort", "plan many patients, then say what all of them show together", fitting))
+    carrying = command("apply-transform", "carry an image or label map through a stored transform")
+    carrying.add_argument(
+        "transform", type=Path, metavar="TRANSFORM", help="folder below preprocess/transforms"
+    )
+    carrying.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI file to carry")
+    carrying.add_argument(
+        "--onto",
+        type=Path,
+        metavar="GRID",
+        help="NIfTI file whose grid the result gets (default: the patient's; with --inverse the template's)",
+    )
+    carrying.add_argument("--out", type=Path, required=True, metavar="FILE", help="NIfTI file to write")
+    carrying.add_argument("--inverse", action="store_true", help="from the patient to the template")
+    carrying.add_argument(
+        "--labels", action="store_true", help="the image holds labels: take the nearest voxel"
+    )
 
     command("doctor", "show versions, devices, extras and threads")
     return parser

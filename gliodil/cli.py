@@ -64,7 +64,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     asked: dict[str, Any] = {"rule": arguments.rule, "organs": organs, "exclude": arguments.exclude_oar}
     terminal.inputs(patient, out, config)
     if arguments.dry_run:
-        terminal.warnings(check(patient, out, config=config, **asked))
+        terminal.warnings(check(patient, out, config=config, register=arguments.register, **asked))
         return
     with terminal.progress() as progress:
         planned = plan_patient(
@@ -73,6 +73,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             config=config,
             keyholes=arguments.keyholes,
             resume=arguments.resume,
+            register=arguments.register,
             progress=progress,
             **asked,
         )
@@ -121,6 +122,23 @@ def _cohort(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return run_participants(arguments, _config(arguments), terminal)
 
 
+def _apply_transform(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.data.registration.transform_files import apply_transform_file
+
+    terminal.say(
+        str(
+            apply_transform_file(
+                arguments.transform,
+                arguments.image,
+                arguments.out,
+                onto=arguments.onto,
+                inverse=arguments.inverse,
+                labels=arguments.labels,
+            )
+        )
+    )
+
+
 def _doctor(_: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.doctor import findings
 
@@ -134,6 +152,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], int | None]] = 
     "simulate": _simulate,
     "evaluate": _evaluate,
     "cohort": _cohort,
+    "apply-transform": _apply_transform,
     "doctor": _doctor,
 }
 

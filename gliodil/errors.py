@@ -76,18 +76,19 @@ class OutputError(GliodilError):
 
 
 class MissingExtraError(GliodilError):
-    """An optional library is not installed."""
+    """An optional library is not installed; `instead` says how to do without it."""
 
-    def __init__(self, library: str, extra: str) -> None:
+    def __init__(self, library: str, extra: str, instead: str | None = None) -> None:
         super().__init__(
             f"{library} is needed here and is not installed.",
-            remedy=f"pip install 'gliodil[{extra}]'",
+            remedy=f"pip install 'gliodil[{extra}]'" + (f", or {instead}" if instead else ""),
         )
         self.library = library
         self.extra = extra
+        self.instead = instead
 
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        return type(self), (self.library, self.extra)
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str | None]]:
+        return type(self), (self.library, self.extra, self.instead)
 
 
 class NumericsError(GliodilError):

@@ -70,9 +70,12 @@ def plan_patient(
     settings: Mapping[str, Any] | None = None,
     keyholes: bool = False,
     resume: bool = False,
+    register: bool = False,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
+
+    Without tissue maps but with an anatomical MRI, the maps are made first (`gliodil.data.registration`).
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ def plan_patient(
         Tie holes of RTSTRUCT contours to their island, for systems that do not understand holes.
     resume
         Keep an existing result if it was made from the same files, settings and version.
+    register
+        Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -103,6 +108,8 @@ def plan_patient(
     MissingExtraError
         If what the report needs is not installed.
     """
+    from gliodil.data.barriers import falx_and_tentorium
+    from gliodil.data.registration.prepare import prepare
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.plan import plan
@@ -114,14 +121,21 @@ def plan_patient(
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
     with naming(patient), _log_text() as log:
-        check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
-        record = settings_record(config, rule, exclude=exclude, keyholes=keyholes, settings=settings)
+        check_request(
+            patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
+        )
+        record = settings_record(
+            config, rule, exclude=exclude, keyholes=keyholes, register=register, settings=settings
+        )
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
         record["fingerprint"] = fingerprint(patient, record, organs)
         if resume and (kept := finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             return Planned(out / "report.html", kept)
+        sheets = {"barriers": falx_and_tentorium}
+        prepared = prepare(patient, register=register, carry=sheets, progress=progress)
+        patient = prepared.patient
         logger.info("patient %s: %r", patient.identity, patient)
         seen = as_before_surgery(patient, rule)
         patient = replace(patient, warnings=seen.warnings)
@@ -143,6 +157,7 @@ def plan_patient(
             wall_s=time.perf_counter() - started,
             truth=truth,
             truth_density=known,
+            prepared=prepared if prepared.made else None,
             log_text=log,
             organs=organs,
             keyholes=keyholes,
@@ -191,6 +206,7 @@ def settings_record(
     *,
     exclude: Collection[str] = (),
     keyholes: bool = False,
+    register: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
@@ -200,7 +216,7 @@ def settings_record(
     # A rule of one's own has no other record than this.
     written = name if name == found.name else asdict(found)
     fit = reaching(config, found).to_dict()
-    asked = {"rule": written, "exclude": sorted(exclude), "keyholes": keyholes}
+    asked = {"rule": written, "exclude": sorted(exclude), "keyholes": keyholes, "register": register}
     return {"fit": fit, **asked, **(settings or {})}
 
 

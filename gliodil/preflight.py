@@ -28,16 +28,23 @@ def check(
     rule: str | PlanRule,
     organs: Organs | None = None,
     exclude: Collection[str] = (),
+    register: bool = False,
 ) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
+    from gliodil.data.registration.prepare import check_preparation, needs_tissue
     from gliodil.inference.case import set_up
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
 
     with naming(patient):
-        check_request(patient, out, config=config, rule=rule, organs=organs, exclude=exclude)
+        check_request(
+            patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
+        )
+        planned = check_preparation(patient, register=register)
+        if needs_tissue(patient):  # what maps that are to be made will be like is only known then
+            return planned
         rule = get_rule(rule) if isinstance(rule, str) else rule
-        return set_up(as_before_surgery(patient, rule), config).warnings
+        return (*planned, *set_up(as_before_surgery(patient, rule), config).warnings)
 
 
 def check_request(
@@ -48,8 +55,10 @@ def check_request(
     rule: str | PlanRule,
     organs: Organs | None = None,
     exclude: Collection[str] = (),
+    register: bool = False,
 ) -> None:
     """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
+    from gliodil.data.registration.prepare import check_preparation
     from gliodil.planning.ctv import gtv_mask, standard_ctv
     from gliodil.planning.distance import orthogonal_spacing
     from gliodil.planning.export import check_export
@@ -65,6 +74,7 @@ def check_request(
             raise MissingExtraError(library, "report")
     if (reference := patient.reference) is not None:
         check_export(reference.files, patient.segmentation.with_data(gtv_mask(patient, known), kind="label"))
+    check_preparation(patient, register=register)
     present = _memory_of(_device(config.device))
     if present is not None and memory_gb(config) > present:
         raise _too_large(config, f"{present:.1f} GB")

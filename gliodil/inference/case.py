@@ -94,7 +94,8 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             patient=patient.identity,
             expected="probability maps wm and gm, on any grid in the same space",
             found=f"no {' and no '.join(missing)}",
-            remedy="name them with --wm FILE --gm FILE, or put files ending in _wm and _gm into the folder",
+            remedy="name them with --wm FILE --gm FILE, or put files ending in _wm and _gm into the folder; "
+            "or give neither, and an anatomical MRI (t1, t1c, t2 or flair) to make them from",
         )
     if not patient.core.any():
         raise LabelError(

@@ -17,6 +17,7 @@ from gliodil.reporting.curves import distance_figure, loss_figure, pet_figure
 from gliodil.reporting.isolines import density_figure, truth_figure
 from gliodil.reporting.panels import difference_figure, plans_figure
 from gliodil.reporting.style import save_figure
+from gliodil.reporting.tissue import tissue_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +77,14 @@ FIGURES = {
         "The line is the fitted relation between PET and density.",
         "Two-dimensional histogram of estimated density against PET uptake with the fitted straight line.",
     ),
+    "tissue": FigureText(
+        "Tissue maps",
+        "White matter (orange) and CSF (blue dashed) as the tissue maps have them, where they exceed one half, over the "
+        "MRI. Where the lines leave the edges of the image, the maps are off, and with them the density. Inside the "
+        "tumour (yellow: GTV) the maps show what was there before, as far as anything can.",
+        "Axial, coronal and sagittal planes of the whole brain with the outlines of white matter and "
+        "cerebrospinal fluid from the tissue maps.",
+    ),
     "loss": FigureText(
         "Loss",
         "Left: the objective of each stage against the number of gradients spent. Right: the terms of the "
@@ -106,6 +115,9 @@ def draw_figures(
     pet = pet_figure(patient, plans, fit)
     if pet is not None:
         yield "pet", pet
+    tissue = tissue_figure(patient, plans)
+    if tissue is not None:
+        yield "tissue", tissue
     yield "loss", loss_figure(fit)
 
 

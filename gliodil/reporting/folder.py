@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliodil.data.patient import Patient
+from gliodil.data.registration.prepare import Prepared, preprocess_files
 from gliodil.data.volume import Volume
 from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
@@ -31,6 +32,9 @@ from gliodil.reporting.viewer import save_viewer
 
 if TYPE_CHECKING:
     from gliodil.planning.plans import Plans
+
+PREPROCESS = "preprocess"
+"""Folder of what was made because it was not given."""
 
 
 def ensure_writable(out: Path | str) -> Path:
@@ -67,6 +71,7 @@ def write_plan_folder(
     wall_s: float,
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
+    prepared: Prepared | None = None,
     log_text: str | Callable[[], str] = "",
     organs: Mapping[str, Volume] | None = None,
     keyholes: bool = False,
@@ -83,6 +88,8 @@ def write_plan_folder(
         Time since the run began, s.
     truth, truth_density
         Scores against the true density, and that density, for simulated patients.
+    prepared
+        What was made because it was not given; goes into `preprocess/`.
     log_text
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
     keyholes
@@ -108,6 +115,8 @@ def write_plan_folder(
         files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
         provenance["inputs"] += [input_record(key, path) for key, path in files.items()]
         write_json(provenance, partial / "provenance.json")
+        if prepared is not None:
+            prepared.save(partial / PREPROCESS)
         metrics = build_metrics(
             patient,
             fit,
@@ -116,6 +125,7 @@ def write_plan_folder(
             peak_memory_mb=peak_memory_mb(),
             truth=truth,
             exported=exported,
+            preprocessing=prepared.record or None if prepared else None,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)
@@ -181,7 +191,11 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
 
 def _remove_stale(out: Path, partial: Path) -> None:
     """Remove what an earlier run wrote and this one did not: it would belong to another plan."""
-    for relative in (*(f"figures/{name}.png" for name in FIGURES), *OPTIONAL_FILES, *DICOM_FILES):
+    stale = [
+        Path(name) for name in (*(f"figures/{name}.png" for name in FIGURES), *OPTIONAL_FILES, *DICOM_FILES)
+    ]
+    stale += [path.relative_to(out) for path in preprocess_files(out / PREPROCESS)]
+    for relative in stale:
         if not (partial / relative).exists():
             (out / relative).unlink(missing_ok=True)
 

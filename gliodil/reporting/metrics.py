@@ -43,6 +43,7 @@ def build_metrics(
     peak_memory_mb: float | None,
     truth: Mapping[str, float | None] | None = None,
     exported: Exported | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -57,6 +58,8 @@ def build_metrics(
         `rmse_outside_visible`), for simulated patients.
     exported
         What was written as DICOM and read back, if there was a series to write it on.
+    preprocessing
+        How brain mask and tissue maps were made, where they were not given.
     """
     notes = () if exported is None else exported.warnings
     change, per_voxel = plans.difference.data, plans.difference.voxel_volume_ml
@@ -120,6 +123,7 @@ def build_metrics(
         "organs_excluded": plans.organs_excluded,
         "dicom": None if exported is None else exported.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
+        "preprocessing": preprocessing,
     }
     cleaned: dict[str, Any] = jsonable(metrics)
     return cleaned

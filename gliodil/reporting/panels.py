@@ -39,14 +39,16 @@ TISSUE_GREY = {"wm": 0.9, "gm": 0.6, "csf": 0.25}
 SCALE_BAR_MM = 20.0
 
 
-def background(patient: Patient) -> tuple[NDArray[np.float32], str]:
+def background(
+    patient: Patient, images: Sequence[str] = ("t1c", "flair", "t1", "t2")
+) -> tuple[NDArray[np.float32], str]:
     """Return grey values in [0, 1] on the patient's grid, and the name of what they show.
 
-    The first of T1c, FLAIR, T1 and T2 that has contrast inside the brain, windowed between its 1st and
-    99.5th percentile there; without any, the tissue maps; without those, the brain mask.
+    The first of `images` that has contrast inside the brain, windowed between its 1st and 99.5th percentile
+    there; without any, the tissue maps; without those, the brain mask.
     """
     brain = patient.brain
-    for key in ("t1c", "flair", "t1", "t2"):
+    for key in images:
         if key not in patient.volumes:
             continue
         data = patient.volumes[key].data
@@ -69,7 +71,14 @@ def patient_display(patient: Patient, plans: Plans) -> Display:
     )
 
 
-def planes(patient: Patient, display: Display, *, title: str, room: float = 0.0) -> tuple[Figure, list[Axes]]:
+def planes(
+    patient: Patient,
+    display: Display,
+    *,
+    title: str,
+    room: float = 0.0,
+    images: Sequence[str] = ("t1c", "flair", "t1", "t2"),
+) -> tuple[Figure, list[Axes]]:
     """Return a figure with the three background panels, ready to be drawn on.
 
     Parameters
@@ -78,6 +87,8 @@ def planes(patient: Patient, display: Display, *, title: str, room: float = 0.0)
         Set in bold at the upper left.
     room
         Inches to leave free on the right, for a colour bar.
+    images
+        What may be the background, the preferred first.
     """
     side, gap, head, foot = 4.3, 0.12, 0.66, 0.96
     width, height = 3 * side + 4 * gap + room, side + head + foot
@@ -86,7 +97,7 @@ def planes(patient: Patient, display: Display, *, title: str, room: float = 0.0)
     figure.text(gap / width, top, title, va="top", fontsize=13.5, fontweight="bold", color=INK)
     label = f"{patient.identity}  ·  research use only"
     figure.text(1 - gap / width, top, label, va="top", ha="right", fontsize=10.5, color=QUIET)
-    grey, shows = background(patient)
+    grey, shows = background(patient, images)
     panels = []
     for column, plane in enumerate(PLANES):
         left = (gap + column * (side + gap)) / width

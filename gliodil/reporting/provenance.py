@@ -36,6 +36,7 @@ LIBRARIES = (
     "meshio",
     "matplotlib",
     "jinja2",
+    "dipy",
     "nilearn",
     "highdicom",
     "rich",

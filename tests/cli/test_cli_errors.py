@@ -135,6 +135,7 @@ def two_candidates(folder: Path) -> Sequence[object]:
 def no_tissue(folder: Path) -> Sequence[object]:
     (folder / "wm.nii.gz").unlink()
     (folder / "gm.nii.gz").unlink()
+    (folder / "t1.nii.gz").unlink()  # from which they would be made
     return []
 
 

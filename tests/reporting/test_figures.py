@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gliodil.reporting.curves import density_by_distance, loss_figure, pet_figur
 from gliodil.reporting.figures import FIGURES, draw_figures, save_figures
 from gliodil.reporting.panels import background, difference_figure, plans_figure
 from gliodil.reporting.style import STRUCTURES, new_figure, save_figure
+from gliodil.reporting.tissue import tissue_figure
 
 
 def pixels(figure) -> np.ndarray:
@@ -26,8 +28,9 @@ def share_of(colour: str, picture: np.ndarray, tolerance: float = 0.03) -> float
     return float((np.abs(picture - to_rgb(colour)).max(axis=-1) < tolerance).mean())
 
 
-def test_every_figure_has_words_and_content(case):
-    patient, fit, plans = case
+def test_every_figure_has_words_and_content(case, make_patient):
+    _, fit, plans = case
+    patient = make_patient(t1=np.random.default_rng(0).random((32, 34, 30)))
     drawn = dict(draw_figures(patient, fit, plans, truth_density=fit.density))
     assert set(drawn) == set(FIGURES)
     for name, figure in drawn.items():
@@ -40,12 +43,12 @@ def test_only_what_there_is_gets_drawn(make_patient, make_fit):
     patient = make_patient(pet=False, recurrence=False)
     fit = make_fit(patient)
     names = {name for name, _ in draw_figures(patient, fit, plan(patient, fit))}
-    assert names == set(FIGURES) - {"pet", "truth"}
+    assert names == set(FIGURES) - {"pet", "truth", "tissue"}
 
 
 def test_saved_figures_are_readable_pngs_with_the_names_of_the_report(case, tmp_path):
     paths = save_figures(*case, tmp_path / "figures")
-    assert {path.stem for path in paths} == set(FIGURES) - {"truth"}
+    assert {path.stem for path in paths} == set(FIGURES) - {"truth", "tissue"}
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(p.name for p in paths)
     assert all(imread(path).std() > 0.05 for path in paths)
 
@@ -82,6 +85,20 @@ def test_gained_and_given_up_have_their_own_colour_and_volume(case):
     assert words[2:] == ["GTV", "Recurrence"]
     for name in ("model", "standard"):
         assert share_of(STRUCTURES[name].colour, pixels(figure)) > 1e-4
+
+
+def test_the_tissue_figure_shows_the_edges_of_the_maps(case, make_patient):
+    """White matter is a ball here, 45 mm around the tumour; without maps or without MRI there is nothing to show."""
+    _, _, plans = case
+    patient = make_patient(t2=np.random.default_rng(0).random((32, 34, 30)))
+    figure = tissue_figure(patient, plans)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["CSF above 1/2", "White matter above 1/2", "GTV"]
+    for name in ("wm", "gtv"):
+        assert share_of(STRUCTURES[name].colour, pixels(figure)[: -int(0.2 * 875)]) > 1e-4, name
+    assert tissue_figure(make_patient(), plans) is None
+    bare = replace(patient, volumes={"brain": patient.volumes["brain"], "t2": patient.volumes["t2"]})
+    assert tissue_figure(bare, plans) is None
 
 
 class TestBackground:
