@@ -7,7 +7,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.gliodil-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench bench-odil clean
 
 help:
 	@echo "make demo      plan a synthetic patient whose truth is known; ends with the report's path"
@@ -15,6 +15,7 @@ help:
 	@echo "make check     lint, format check, types, layers"
 	@echo "make format    format the code and fix what the linter can"
 	@echo "make bench     run the benchmarks"
+	@echo "make bench-odil  what fits, sweeps and optimizers cost (an hour)"
 	@echo "make install   create the environment only"
 	@echo "make clean     remove the environment and the tools' caches"
 	@echo
@@ -56,6 +57,11 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; "$(BIN)/python" "$$script"; done
+
+bench-odil: $(STAMP)
+	"$(BIN)/python" benchmarks/bench_odil.py
+	"$(BIN)/python" benchmarks/bench_sweeps.py
+	"$(BIN)/python" benchmarks/bench_optimizers.py
 
 clean:
 	rm -rf "$(VENV)" .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
