@@ -5,8 +5,7 @@ of what its slope promises (Armijo); pairs that would lose positive curvature ar
 decrease the quadratic model still promises, −½ g·d, relative to the loss.
 
 With 10⁷ unknowns the recursion is bound by memory traffic, so it runs on inner products instead of vectors: the
-2m stored vectors are read once to multiply them with the newest s, y and g, and once more to combine them into d. Fields
-in float32 are stored as bfloat16, half as long: H is then that of the rounded pairs, positive definite all the same.
+2m stored vectors are read once to multiply them with the newest s, y and g, and once more to combine them into d.
 """
 
 from __future__ import annotations
@@ -116,7 +115,9 @@ class _Pairs:
     def __init__(self, like: Point, memory: int) -> None:
         self.memory, self.count, self.next = memory, 0, 0
         # rows 0 … m−1 hold s, rows m … 2m−1 hold y; slots are reused in a ring
-        self.rows = [torch.zeros(2 * memory, t.numel(), dtype=_stored(t), device=t.device) for t in like]
+        self.rows = [torch.empty(2 * memory, t.numel(), dtype=t.dtype, device=t.device) for t in like]
+        for rows in self.rows:
+            rows.zero_()
         self.gram = torch.zeros(2 * memory, 2 * memory, dtype=torch.float64)
         self.with_g = torch.zeros(2 * memory, dtype=torch.float64)
         self.g_g = 0.0
@@ -136,10 +137,8 @@ class _Pairs:
         """Store s = x_new − x and y = g_new − g, unless the pair has no positive curvature; take g_new."""
         slot, m = self.next, self.memory
         for rows, a, b, c, d in zip(self.rows, x_new, x, g_new, g, strict=True):
-            for row, new, old in ((slot, a, b), (m + slot, c, d)):
-                for i in range(0, rows.shape[1], _CHUNK):
-                    part = slice(i, i + _CHUNK)
-                    rows[row, part] = new.reshape(-1)[part] - old.reshape(-1)[part]
+            torch.sub(a.reshape(-1), b.reshape(-1), out=rows[slot])
+            torch.sub(c.reshape(-1), d.reshape(-1), out=rows[m + slot])
         products, self.g_g = self._products(slot, g_new)
         self.gram[:, slot] = self.gram[slot, :] = products[:, 0]
         self.gram[:, m + slot] = self.gram[m + slot, :] = products[:, 1]
@@ -176,9 +175,7 @@ class _Pairs:
             combination[i] += alphas[i] - beta
         for out, rows, t in zip(self.d, self.rows, g, strict=True):
             torch.mul(t, of_g, out=out)
-            flat, weights = out.reshape(-1), combination.to(t.dtype).to(t.device)
-            for i in range(0, rows.shape[1], _CHUNK):
-                flat[i : i + _CHUNK].addmv_(rows[:, i : i + _CHUNK].to(t.dtype).T, weights)
+            out.reshape(-1).addmv_(rows.T, combination.to(rows.dtype).to(rows.device))
         return self.d, float(combination @ with_g) + of_g * self.g_g
 
     def _products(self, slot: int, g: Point) -> tuple[torch.Tensor, float]:
@@ -187,16 +184,11 @@ class _Pairs:
         for rows, t in zip(self.rows, g, strict=True):
             flat = t.reshape(-1)
             for a in range(0, rows.shape[1], _CHUNK):
-                part, of_g = rows[:, a : a + _CHUNK].to(t.dtype), flat[a : a + _CHUNK]
+                part, of_g = rows[:, a : a + _CHUNK], flat[a : a + _CHUNK]
                 newest = part[slot], part[self.memory + slot], of_g
                 total[:-1] += torch.stack([torch.mv(part, x) for x in newest], dim=1).double().cpu()
                 total[-1, 2] += torch.dot(of_g, of_g).double().cpu()
         return total[:-1], float(total[-1, 2])
-
-
-def _stored(t: torch.Tensor) -> torch.dtype:
-    """Return the precision in which pairs of a tensor are kept."""
-    return torch.bfloat16 if t.dtype == torch.float32 else t.dtype
 
 
 def _shorter(step: float, slope: float, value: float, trial_value: float) -> float:
