@@ -13,6 +13,7 @@ import pytest
 from gliodil.data.template import load_anatomy
 
 PREPROCESS = [
+    "barriers.nii.gz",
     "brain.nii.gz",
     "csf.nii.gz",
     "gm.nii.gz",
