@@ -178,7 +178,7 @@ def precision() -> None:
         if run is None:
             raise RuntimeError("the parameters cannot be evaluated")
         density = losses[-1].case.volume_on(run[1].last, patient.segmentation)
-        masks.append(plan(patient, density).model)
+        masks.append(plan(patient, density).model.data > 0)
     both = float(2 * np.count_nonzero(masks[0] & masks[1]) / (masks[0].sum() + masks[1].sum()))
     tolerances = variables.SOLVER_TOLERANCE
     print(

@@ -84,8 +84,12 @@ def check_request(
 
 
 def memory_gb(config: FitConfig) -> float:
-    """Return about how much memory a fit takes, GB: 22 float32 trajectories, and 1 GB for the rest."""
-    return 22 * config.cells**3 * config.steps * 4 / 1e9 + 1
+    """Return about how much memory a fit takes, GB: float32 trajectories, and 1.5 GB for the rest.
+
+    Exact physics keeps one and works on a few; soft physics stores pairs of them.
+    """
+    trajectories = 18 if config.physics == "soft" or config.loss == "reference" else 4
+    return trajectories * config.cells**3 * config.steps * 4 / 1e9 + 1.5
 
 
 @contextmanager

@@ -45,6 +45,8 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
 COARSEST_CELLS, COARSEST_STEPS = 24, 96
 """Nested grids are not made coarser than this."""
+LARGE_FIELD = 10**8
+"""Entries of a space-time field of which few fit into memory: 0.4 GB."""
 MOBILITY_EVALUATIONS = 100
 """Budget of gradients at each stiffness of the mobility field."""
 
@@ -228,8 +230,9 @@ def _minimize(landscape: LossLandscape, start: Point, record: Recorder) -> Minim
     if config.optimizer == "gauss-newton":
         newton = GaussNewtonOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations)
         return gauss_newton(landscape, start, newton, record)
-    # A pair is two space-time fields; four are enough (the loss falls in as few steps as with six).
-    options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations, memory=4)
+    # A pair is two space-time fields. Four do as well as six; where they are large, two have to.
+    pairs = 4 if start[-1].numel() < LARGE_FIELD else 2
+    options = LBFGSOptions(tolerance=config.tolerance, max_evaluations=config.max_evaluations, memory=pairs)
     return lbfgs(landscape, start, options, record)
 
 
