@@ -31,16 +31,15 @@ def check(
     register: bool = False,
 ) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
-    from gliodil.data.registration.prepare import check_preparation, needs_tissue
+    from gliodil.data.registration.prepare import needs_tissue
     from gliodil.inference.case import set_up
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
 
     with naming(patient):
-        check_request(
+        planned = check_request(
             patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
-        planned = check_preparation(patient, register=register)
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned
         rule = get_rule(rule) if isinstance(rule, str) else rule
@@ -56,8 +55,8 @@ def check_request(
     organs: Organs | None = None,
     exclude: Collection[str] = (),
     register: bool = False,
-) -> None:
-    """Refuse what would only come to light after the fit; what the fit itself checks first is left to it."""
+) -> tuple[str, ...]:
+    """Refuse what would only come to light after the fit; return what will be made first, in sentences."""
     from gliodil.data.registration.prepare import check_preparation
     from gliodil.planning.ctv import gtv_mask, standard_ctv
     from gliodil.planning.distance import orthogonal_spacing
@@ -74,13 +73,14 @@ def check_request(
             raise MissingExtraError(library, "report")
     if (reference := patient.reference) is not None:
         check_export(reference.files, patient.segmentation.with_data(gtv_mask(patient, known), kind="label"))
-    check_preparation(patient, register=register)
+    planned = check_preparation(patient, register=register)
     present = _memory_of(_device(config.device))
     if present is not None and memory_gb(config) > present:
         raise _too_large(config, f"{present:.1f} GB")
     spacing = orthogonal_spacing(patient.affine)
     if {"wm", "gm"} <= patient.volumes.keys():
         standard_ctv(gtv_mask(patient, known), patient.brain, spacing, known.margin_mm)
+    return planned
 
 
 def memory_gb(config: FitConfig) -> float:

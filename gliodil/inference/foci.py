@@ -47,9 +47,11 @@ def search_foci(loss: ReferenceLoss, start: Scalars, record: Recorder) -> tuple[
         if further is None:
             break
         trial = _plain(loss, replace(p, origins=torch.cat([p.origins, further[None]])))
-        ended = search(trial, record, curvature=_first_curvature(trial))
-        gain = EFFECTIVE_OBSERVATIONS * math.log(found.value / ended.value)
-        if not gain > 3 * math.log(EFFECTIVE_OBSERVATIONS):
+        try:
+            ended = search(trial, record, curvature=_first_curvature(trial))
+        except NumericsError:  # a place no tumour can grow from; the foci found so far stand
+            break
+        if not ended.value < found.value * EFFECTIVE_OBSERVATIONS ** (-3 / EFFECTIVE_OBSERVATIONS):
             break
         landscape, found = trial, ended
     return landscape, found
