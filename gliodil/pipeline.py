@@ -268,10 +268,8 @@ def _warnings() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _log_text() -> Iterator[Callable[[], str]]:
-    """Collect what the package logs inside the block; yields a function that returns it."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
+def logged_to(handler: logging.Handler) -> Iterator[None]:
+    """Send what the package logs inside the block to a handler too, from INFO up, dated."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("gliodil")
     level = root.level
@@ -279,7 +277,16 @@ def _log_text() -> Iterator[Callable[[], str]]:
     if root.getEffectiveLevel() > logging.INFO:
         root.setLevel(logging.INFO)
     try:
-        yield stream.getvalue
+        yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        handler.close()
+
+
+@contextmanager
+def _log_text() -> Iterator[Callable[[], str]]:
+    """Collect what the package logs inside the block; yields a function that returns it."""
+    stream = io.StringIO()
+    with logged_to(logging.StreamHandler(stream)):
+        yield stream.getvalue

@@ -7,8 +7,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from gliodil.cohort.status import (
 )
 from gliodil.cohort.validate import Check, Request, decide
 from gliodil.errors import GliodilError
-from gliodil.pipeline import plan_patient
+from gliodil.pipeline import logged_to, plan_patient
 from gliodil.reporting.metrics import peak_memory_mb
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
         if stage != status["stage"]:
             say(stage=stage)
 
-    with _log_file(out / LOG_FILE):
+    log = logging.FileHandler(out / LOG_FILE, mode="w", encoding="utf-8", errors="backslashreplace")
+    with logged_to(log):
         try:
             say()
             patient = row.load()
@@ -175,21 +176,3 @@ def _forget_peak_memory() -> None:
     """Let the peak of resident memory start again (Linux): a worker plans one patient after another."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Write what the package logs inside the block to a file, as it comes."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("gliodil")
-    level = root.level
-    root.addHandler(handler)
-    if root.getEffectiveLevel() > logging.INFO:
-        root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
