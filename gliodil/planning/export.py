@@ -89,8 +89,8 @@ class Exported:
 def plan_structures(plans: Plans) -> dict[str, Volume]:
     """Return the masks of a plan under the names they have in planning systems; empty ones are left out."""
     ctv = {"standard": plans.standard, "trimmed": plans.trimmed, "model": plans.model}
-    masks = _targets("", plans.gtv, ctv, getattr(plans, "ptv", {}))
-    if (initial := getattr(plans, "initial", None)) is not None:
+    masks = _targets("", plans.gtv, ctv, plans.ptv)
+    if (initial := plans.initial) is not None:
         masks |= _targets("initial ", initial.gtv, initial.ctv, initial.ptv)
     return {name: mask for name, mask in masks.items() if mask.data.any()}
 
