@@ -92,18 +92,20 @@ def march(
     times: Sequence[float],
     rules: Rules,
     *,
+    k1: torch.Tensor | None = None,
     watch: Watch | None = None,
     on_step: Callable[[Step, range], None] | None = None,
 ) -> Path:
     """Integrate from times[0] to times[-1], putting out z at all of them.
 
-    ``on_step`` is told of every accepted step, and of the indices of the times that fell into it.
+    ``k1`` is f(times[0], z0) where it is known. ``on_step`` is told of every accepted step, and of the indices of the
+    times that fell into it.
     """
     tableau, control = rules.tableau, rules.controller
     t, end = times[0], times[-1]
     sign = math.copysign(1.0, end - t)
     path = Path([z0])
-    k1 = first_rate(f, t, z0)
+    k1 = first_rate(f, t, z0) if k1 is None else k1
     rate = scaled_rms(k1, z0, rules.rtol, rules.atol)
     h = sign * _first(f, t, z0, k1, rate, end, rules, path)
     smallest = SMALLEST_STEP * max(abs(t), abs(end))
