@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -80,6 +81,31 @@ class Path:
         """Set how it ended."""
         self.status, self.message = status, message
         return self
+
+
+class Outputs(NamedTuple):
+    """What gradients flow from.
+
+    Attributes
+    ----------
+    states
+        At the times that were reached.
+    errors, stiffness
+        Of the accepted steps; empty where they were not recorded.
+    """
+
+    states: torch.Tensor
+    errors: torch.Tensor
+    stiffness: torch.Tensor
+
+
+def stacked(path: Path) -> Outputs:
+    """Return the path's outputs as tensors."""
+    states = torch.stack(path.states)
+    errors, stiffness = (
+        torch.stack(record) if record else states.new_zeros(0) for record in (path.errors, path.stiffness)
+    )
+    return Outputs(states, errors, stiffness)
 
 
 Watch = Callable[[Step, list[EventHit]], float | None]

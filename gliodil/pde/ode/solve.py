@@ -19,7 +19,7 @@ from gliodil.pde.ode.checkpointed import solve_checkpointed
 from gliodil.pde.ode.continuous import solve_continuous
 from gliodil.pde.ode.controller import PIController
 from gliodil.pde.ode.heuristics import NOISE_LIMIT, PrecisionWarning
-from gliodil.pde.ode.march import Path, Rules, march
+from gliodil.pde.ode.march import Outputs, Path, Rules, march, stacked
 from gliodil.pde.ode.parameters import parameters_of
 from gliodil.pde.ode.solution import Solution
 from gliodil.pde.ode.step import Field
@@ -102,26 +102,25 @@ def solve(
     )
     if adjoint == "tape":
         path = march(f, z0, moments, rules)
-        return to_solution(path, torch.stack(path.states), moments, rules)
+        return to_solution(path, stacked(path), moments, rules)
     named = parameters_of(f, parameters)
     solver = solve_checkpointed if adjoint == "checkpointed" else solve_continuous
-    path, states = solver(f, z0, moments, rules, named)
-    return to_solution(path, states, moments, rules)
+    path, outputs = solver(f, z0, moments, rules, named)
+    return to_solution(path, outputs, moments, rules)
 
 
-def to_solution(path: Path, states: torch.Tensor, times: tuple[float, ...], rules: Rules) -> Solution:
+def to_solution(path: Path, outputs: Outputs, times: tuple[float, ...], rules: Rules) -> Solution:
     """Wrap what the loop left, and warn where it worked at the level of round-off."""
     if path.noise > NOISE_LIMIT:
         message = (
             f"Round-off is {path.noise:.2g} of what the tolerances rtol = {rules.rtol:g}, atol = {rules.atol:g} "
-            f"allow in {states.dtype}: steps follow noise, and gradients of the error estimate are noise. Use "
+            f"allow in {outputs.states.dtype}: steps follow noise, and gradients of the error estimate are noise. Use "
             "float64, looser tolerances, method='dp5', or a local regularizer in float64."
         )
         warnings.warn(message, PrecisionWarning, stacklevel=3)
-    empty = states.new_zeros(0)
     return Solution(
         times=times,
-        states=padded(states, len(times)),
+        states=padded(outputs.states, len(times)),
         reached=len(path.states),
         status=path.status,
         message=path.message,
@@ -131,10 +130,8 @@ def to_solution(path: Path, states: torch.Tensor, times: tuple[float, ...], rule
         evaluations=path.evaluations,
         method=rules.tableau.name,
         noise_floor=path.noise,
-        recorded_errors=(torch.stack(path.errors) if path.errors else empty) if rules.errors else None,
-        recorded_stiffness=(torch.stack(path.stiffness) if path.stiffness else empty)
-        if rules.stiffness
-        else None,
+        recorded_errors=outputs.errors if rules.errors else None,
+        recorded_stiffness=outputs.stiffness if rules.stiffness else None,
         recorded_path=tuple(path.starts) if rules.path else None,
         events=tuple(path.events),
     )
