@@ -133,7 +133,7 @@ def march(
     path = Path([z0])
     k1 = first_rate(f, t, z0) if k1 is None else k1
     rate = scaled_rms(k1, z0, rules.rtol, rules.atol)
-    h = sign * _first(f, t, z0, k1, rate, end, rules, path)
+    h = 0.0 if rules.frozen is not None else choose_first_step(f, t, z0, k1, end, rules, path)
     smallest = SMALLEST_STEP * max(abs(t), abs(end))
     frozen = iter(rules.frozen) if rules.frozen is not None else None
 
@@ -222,28 +222,22 @@ def first_rate(f: Field, t: float, z0: torch.Tensor) -> torch.Tensor:
     return k1
 
 
-def _first(
-    f: Field,
-    t: float,
-    z0: torch.Tensor,
-    k1: torch.Tensor,
-    rate: float,
-    end: float,
-    rules: Rules,
-    path: Path,
+def choose_first_step(
+    f: Field, t: float, z0: torch.Tensor, k1: torch.Tensor, end: float, rules: Rules, path: Path
 ) -> float:
-    if rules.frozen is not None:
-        return 0.0
+    """Return the signed length of the first step: the one given, or one found by looking ahead."""
+    span = abs(end - t)
     if rules.first is not None:
-        return min(abs(rules.first), abs(end - t))
+        return math.copysign(min(abs(rules.first), span), end - t)
     with torch.no_grad():
         state = scaled_rms(z0, z0, rules.rtol, rules.atol)
-        trial = min(trial_step(state, rate), abs(end - t))
+        rate = scaled_rms(k1, z0, rules.rtol, rules.atol)
+        trial = min(trial_step(state, rate), span)
         signed = math.copysign(trial, end - t)
         moved = f(t + signed, torch.add(z0.detach(), k1.detach(), alpha=signed))
         change = scaled_rms(moved - k1.detach(), z0, rules.rtol, rules.atol) / trial
     path.evaluations += 1
-    return min(first_step(state, rate, change, trial, rules.tableau.order), abs(end - t))
+    return math.copysign(min(first_step(state, rate, change, trial, rules.tableau.order), span), end - t)
 
 
 def _held_by_stability(step: Step, tableau: Tableau) -> bool:
