@@ -20,6 +20,7 @@ Source: Pal, Ma, Shah and Rackauckas, Opening the Blackbox, ICML 2021.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,16 @@ def stiffness_estimate(
 def noise_floor(h: float, rate: float, tableau: Tableau, dtype: torch.dtype) -> float:
     """Return E_noise of a step of length h; ``rate`` is rms(f / (atol + rtol |z|))."""
     return abs(h) * tableau.round_off * float(torch.finfo(dtype).eps) * rate
+
+
+def warn_of_noise(noise: float, rtol: float, atol: float, dtype: torch.dtype) -> None:
+    """Warn that a solve worked at the level of round-off."""
+    message = (
+        f"Round-off is {noise:.2g} of what the tolerances rtol = {rtol:g}, atol = {atol:g} allow in {dtype}: steps "
+        "follow noise, and gradients of the error estimate are noise. Use float64, looser tolerances, method='dp5', "
+        "or a local regularizer in float64."
+    )
+    warnings.warn(message, PrecisionWarning, stacklevel=4)
 
 
 def scaled_rms(x: torch.Tensor, z: torch.Tensor, rtol: float, atol: float) -> float:

@@ -108,8 +108,8 @@ def stacked(path: Path) -> Outputs:
     return Outputs(states, errors, stiffness)
 
 
-Watch = Callable[[Step, list[EventHit]], float | None]
-"""Told of every accepted step; appends events, and returns the time at which to stop, if any."""
+Watch = Callable[[Step, float, list[EventHit]], float | None]
+"""Told of every accepted step and of its end; appends events, and returns the time at which to stop, if any."""
 
 
 def march(
@@ -182,7 +182,7 @@ def march(
                 rate = scaled_rms(step.stages[-1], step.z_new, rules.rtol, rules.atol)
             path.noise = max(path.noise, noise_floor(h, rate, tableau, z0.dtype))
 
-        stop = watch(step, path.events) if watch is not None else None
+        stop = watch(step, t_new, path.events) if watch is not None else None
         horizon = t_new if stop is None else stop
         first = done
         while done < len(times) and sign * (horizon - times[done]) >= 0:
