@@ -48,8 +48,8 @@ def test_each_sample_is_its_single_solve(method: str, tolerance: float) -> None:
     for i, single in enumerate(alone):
         mine = [n for n, sample in enumerate(together.sample_of_step) if sample == i]
         assert torch.allclose(together.states[:, i : i + 1], single.states, rtol=1e-10, atol=1e-12)
-        assert [together.steps[n] for n in mine] == pytest.approx(list(single.steps), rel=1e-7)
-        assert torch.allclose(together.errors[mine], single.errors, rtol=1e-6)
+        assert [together.steps[n] for n in mine] == pytest.approx(list(single.steps), rel=1e-5)
+        assert torch.allclose(together.errors[mine], single.errors, rtol=1e-5, atol=1e-8)
         assert torch.allclose(together.stiffness[mine], single.stiffness, rtol=1e-6)
     assert together.accepted == sum(single.accepted for single in alone)
     assert together.rejected == sum(single.rejected for single in alone)
