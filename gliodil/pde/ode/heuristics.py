@@ -125,11 +125,14 @@ class _ErrorNorm(torch.autograd.Function):
         z, z_new, ratio, scale, error = ctx.saved_tensors
         outer = grad / (error.clamp_min(torch.finfo(error.dtype).tiny) * ratio.numel())
         e_bar = (ratio * outer).div_(scale)
-        scale_bar = (e_bar * ratio).mul_(-ctx.rtol).to(z.dtype)
+        z_bar, new_bar = None, None
+        if ctx.rtol:
+            scale_bar = (e_bar * ratio).mul_(-ctx.rtol).to(z.dtype)
+            before = z.abs() >= z_new.abs()
+            both = torch.where(before, z, z_new).sign_().mul_(scale_bar)
+            z_bar = torch.where(before, both, 0.0)
+            new_bar = both.sub_(z_bar)
         e_bar = e_bar.to(z.dtype)
-        before = z.abs() >= z_new.abs()
-        z_bar = torch.sign(z).mul_(scale_bar).mul_(before)
-        new_bar = torch.sign(z_new).mul_(scale_bar).mul_(before.logical_not_())
         needed = ctx.needs_input_grad[5:]
         k_bars = [
             e_bar * weight if need and weight else None

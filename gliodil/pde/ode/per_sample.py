@@ -65,7 +65,8 @@ class Attempt:
 
     def errors(self, tableau: Tableau, rtol: float, atol: float) -> torch.Tensor:
         """Return E per row."""
-        e = self.h * weighted_sum(self.stages, tableau.e)
+        wide = [k.double() if k.dtype == torch.float32 else k for k in self.stages]
+        e = self.h * weighted_sum(wide, tableau.e)
         scale = atol + rtol * torch.maximum(self.z.abs(), self.z_new.abs())
         norms: torch.Tensor = torch.linalg.vector_norm((e / scale).flatten(1), dim=1)
         return norms / math.sqrt(e[0].numel())
