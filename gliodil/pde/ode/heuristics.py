@@ -40,25 +40,36 @@ class PrecisionWarning(UserWarning):
 def error_norm(
     z: torch.Tensor,
     z_new: torch.Tensor,
-    stages: Sequence[torch.Tensor],
-    h: float,
-    tableau: Tableau,
+    most: torch.Tensor,
+    k_last: torch.Tensor,
+    weight: float,
     rtol: float,
     atol: float,
 ) -> torch.Tensor:
-    """Return E of one step, 0-dimensional; gradients flow to z, z⁺ and the stages.
+    """Return E of one step, 0-dimensional; gradients flow to all tensors.
 
     Parameters
     ----------
     z, z_new
         State before and after the step, any shape; the mean runs over all entries.
-    stages
-        k_1 … k_s, shaped like z.
-    h
-        Step length, a constant.
+    most, k_last, weight
+        h Σ_{i<s} e_i k_i (`most_of_error`), the last stage and h e_s: together e.
     """
-    weights = tuple(h * e for e in tableau.e)
-    return _ErrorNorm.apply(rtol, atol, weights, z, z_new, *stages)  # type: ignore[no-any-return, no-untyped-call]
+    return _ErrorNorm.apply(rtol, atol, weight, z, z_new, most, k_last)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def most_of_error(stages: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return Σ w_i k_i over the stages but the last, off the tape and at least in float64."""
+    total: torch.Tensor | None = None
+    for weight, k in zip(weights, stages, strict=False):
+        if weight == 0:
+            continue
+        if total is None:
+            total = (k.double() if k.dtype == torch.float32 else k) * weight
+        else:
+            total.add_(k, alpha=weight)
+    assert total is not None
+    return total
 
 
 def stiffness_estimate(
@@ -98,25 +109,17 @@ class _ErrorNorm(torch.autograd.Function):
         ctx: Any,
         rtol: float,
         atol: float,
-        weights: tuple[float, ...],
+        weight: float,
         z: torch.Tensor,
         z_new: torch.Tensor,
-        *stages: torch.Tensor,
+        most: torch.Tensor,
+        k_last: torch.Tensor,
     ) -> torch.Tensor:
-        ratio: torch.Tensor | None = None
-        for weight, k in zip(weights, stages, strict=True):
-            if weight == 0:
-                continue
-            if ratio is None:
-                ratio = (k.double() if k.dtype == torch.float32 else k) * weight
-            else:
-                ratio.add_(k, alpha=weight)
-        assert ratio is not None
         scale = torch.maximum(z.abs(), z_new.abs()).mul_(rtol).add_(atol)
-        ratio.div_(scale)
+        ratio = torch.add(most, k_last, alpha=weight).div_(scale)
         error: torch.Tensor = torch.linalg.vector_norm(ratio).div_(math.sqrt(max(1, ratio.numel())))
         ctx.save_for_backward(z, z_new, ratio, scale, error)
-        ctx.rtol, ctx.weights = rtol, weights
+        ctx.rtol, ctx.weight = rtol, weight
         return error
 
     @staticmethod
@@ -132,13 +135,8 @@ class _ErrorNorm(torch.autograd.Function):
             both = torch.where(before, z, z_new).sign_().mul_(scale_bar)
             z_bar = torch.where(before, both, 0.0)
             new_bar = both.sub_(z_bar)
-        e_bar = e_bar.to(z.dtype)
-        needed = ctx.needs_input_grad[5:]
-        k_bars = [
-            e_bar * weight if need and weight else None
-            for weight, need in zip(ctx.weights, needed, strict=True)
-        ]
-        return (None, None, None, z_bar, new_bar, *k_bars)
+        k_bar = (e_bar * ctx.weight).to(z.dtype) if ctx.weight else None
+        return (None, None, None, z_bar, new_bar, e_bar, k_bar)
 
 
 class _Stiffness(torch.autograd.Function):

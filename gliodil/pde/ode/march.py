@@ -148,7 +148,7 @@ def march(
         is_last = abs(end - t) <= abs(h) * (1 + 1e-10)
         if is_last and frozen is None:
             h = end - t
-        step = take_step(f, t, h, z, k1, tableau)
+        step = take_step(f, t, h, z, k1, tableau, error=rules.errors)
         path.evaluations += tableau.stages - 1
 
         estimate = None
