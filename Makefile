@@ -59,7 +59,7 @@ format: $(STAMP)
 
 # The reference is read from the sources, so nothing is imported and nothing fetched.
 docs: $(STAMP)
-	"$(BIN)/mkdocs" build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 notebooks: $(STAMP)
 	"$(BIN)/python" tests/helpers/notebooks.py
