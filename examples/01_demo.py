@@ -14,8 +14,8 @@
 # A synthetic patient goes through the whole pipeline: images in, tumour-cell density out, three clinical target
 # volumes (CTV) and a report. Its truth is known, so the result can be scored.
 #
-# **Small on purpose.** Voxels of 3 mm and a grid of 24³ cells run in seconds and show how the calls fit together. For
-# results, leave out `resolution_mm` and `config`: the defaults are 1 mm and 48³ cells. Research use only.
+# **Small on purpose.** Voxels of 3 mm and a grid of 24³ cells run in seconds and show how the calls fit together.
+# For results, leave out `resolution_mm` and `config`: the defaults are 1 mm and 48³ cells. Research use only.
 
 # %%
 import tempfile
@@ -40,8 +40,8 @@ fit = gliodil.fit(patient, config=gliodil.FitConfig(cells=24, steps=96))
 fit
 
 # %% [markdown]
-# The fit solves $u_t = \nabla\cdot(D\nabla u) + \rho u(1-u)$ for the parameters that explain the labels and the PET.
-# Against the truth:
+# The fit solves $u_t = \nabla\cdot(D\nabla u) + \rho u(1-u)$ for the parameters that explain the labels and the
+# PET. Against the truth:
 
 # %%
 print(f"{'':28}{'fitted':>9}{'true':>9}")
@@ -57,7 +57,8 @@ for name, value in score(fit.density, simulated.truth, patient.tumour).items():
 
 # %% [markdown]
 # `dice_at_0.01` compares the tail, which no image shows: it is the part that matters for a margin and the part that
-# rests on the equation alone. These scores are optimistic, since the truth was grown with the equation that is fitted.
+# rests on the equation alone. These scores are optimistic, since the truth was grown with the equation that is
+# fitted.
 #
 # ## The plans
 
@@ -66,9 +67,9 @@ plans = gliodil.plan(patient, fit)
 plans
 
 # %% [markdown]
-# Standard and model CTV hold equally many voxels, so the two can be compared. Does the density say more than a distance
-# does? The band shows how much it varies at one distance from the tumour; if it is narrow, a uniform margin says nearly
-# the same.
+# Standard and model CTV hold equally many voxels, so the two can be compared. Does the density say more than a
+# distance does? The band shows how much it varies at one distance from the tumour; if it is narrow, a uniform
+# margin says nearly the same.
 
 # %%
 from gliodil.reporting.curves import density_by_distance
@@ -91,8 +92,8 @@ plt.show()
 # %% [markdown]
 # ## The report
 #
-# `plan_patient` does all of the above and writes one folder: volumes, surfaces, metrics, provenance, and `report.html`,
-# which opens in any browser without a network.
+# `plan_patient` does all of the above and writes one folder: volumes, surfaces, metrics, provenance, and
+# `report.html`, which opens in any browser without a network.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Your own NIfTI files
 #
-# What gliodil expects of a folder, what it tells you about it, and what it refuses. A synthetic patient is written as
-# files first, so that everything here runs; with your own data, start at "Reading". Research use only.
+# What gliodil expects of a folder, what it tells you about it, and what it refuses. A synthetic patient is written
+# as files first, so that everything here runs; with your own data, start at "Reading". Research use only.
 
 # %%
 import os
@@ -34,7 +34,8 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 # %% [markdown]
 # ## Reading
 #
-# Files are told apart by name ("t1_wm" is white matter, "segm_rec" the recurrence). Look at the table before you trust it.
+# Files are told apart by name ("t1_wm" is white matter, "segm_rec" the recurrence). Look at the table before you
+# trust it.
 
 # %%
 patient = gliodil.load_patient(folder)
@@ -53,8 +54,8 @@ except gliodil.GliodilError as error:
 # %% [markdown]
 # ## Grids may differ, spaces may not
 #
-# Everything is brought onto the grid of the segmentation through world coordinates (mm, RAS+), never by voxel index. A
-# PET of 5 mm voxels is no problem:
+# Everything is brought onto the grid of the segmentation through world coordinates (mm, RAS+), never by voxel
+# index. A PET of 5 mm voxels is no problem:
 
 # %%
 fine = gliodil.read_nifti(folder / "pet.nii.gz", kind="scalar")
@@ -91,8 +92,8 @@ few
 # %% [markdown]
 # ## Planning
 #
-# On the command line this is `gliodil plan patient_001/ --dry-run`, then without `--dry-run`. In Python, on a grid far
-# too coarse for results:
+# On the command line this is `gliodil plan patient_001/ --dry-run`, then without `--dry-run`. In Python, on a grid
+# far too coarse for results:
 
 # %%
 done = gliodil.plan_patient(
@@ -109,8 +110,8 @@ for name, mm in done.metrics["margin_mm"].items():
     print(f"margin {name:10}{mm:6.1f} mm" if mm is not None else f"margin {name:10}   none")
 
 # %% [markdown]
-# Run it again with `resume=True` and the finished folder is kept if files, settings and version are the same. Any other
-# program reads the results: they are NIfTI on the grid of the segmentation.
+# Run it again with `resume=True` and the finished folder is kept if files, settings and version are the same. Any
+# other program reads the results: they are NIfTI on the grid of the segmentation.
 
 # %%
 again = gliodil.plan_patient(

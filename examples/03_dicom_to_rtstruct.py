@@ -66,8 +66,8 @@ for k in range(pixels.shape[2]):
 # %% [markdown]
 # ## What is in the folder?
 #
-# Series are told apart by their headers. No name, number or date of birth is repeated in any message or result but the
-# exported DICOM itself.
+# Series are told apart by their headers. No name, number or date of birth is repeated in any message or result but
+# the exported DICOM itself.
 
 # %%
 from gliodil.data.dicom.series import find_series
@@ -79,8 +79,8 @@ patient = gliodil.load_patient(folder)
 patient
 
 # %% [markdown]
-# The segmentation is NIfTI on another grid; the plan is computed on the segmentation's grid and carried to the slices
-# at the end. (A segmentation as DICOM SEG or RTSTRUCT is read too.)
+# The segmentation is NIfTI on another grid; the plan is computed on the segmentation's grid and carried to the
+# slices at the end. (A segmentation as DICOM SEG or RTSTRUCT is read too.)
 #
 # ## Plan and export
 
@@ -95,9 +95,9 @@ for name, s in done.metrics["dicom"]["structures"].items():
     )
 
 # %% [markdown]
-# Each file was read back before the run counted as a success: a Dice of 1 means that the contours give back every voxel
-# of the slices. The volume on the plan's own grid differs because 5 mm slices cannot show the same shape. Compare the
-# volume your planning system shows with "in contours" before you use a structure.
+# Each file was read back before the run counted as a success: a Dice of 1 means that the contours give back every
+# voxel of the slices. The volume on the plan's own grid differs because 5 mm slices cannot show the same shape.
+# Compare the volume your planning system shows with "in contours" before you use a structure.
 #
 # ## Reading it back
 #
@@ -140,4 +140,5 @@ plt.show()
 print(structures.StructureSetLabel, "/", structures.ApprovalStatus)
 
 # %% [markdown]
-# No commercial planning system has been tried with these files; contours run along pixel edges, where the mask ends.
+# No commercial planning system has been tried with these files; contours run along pixel edges, where the mask
+# ends.

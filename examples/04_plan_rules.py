@@ -11,9 +11,9 @@
 # %% [markdown]
 # # Plan rules and barriers
 #
-# A rule says what counts as gross tumour (GTV), how far the clinical target (CTV) reaches beyond it, what stops it, and
-# what is added for set-up errors (PTV). One fit, several rules, and a rule of your own. The packaged guideline rules are
-# readings of guidelines; what was recalled and not read is listed under `verify`. Research use only.
+# A rule says what counts as gross tumour (GTV), how far the clinical target (CTV) reaches beyond it, what stops it,
+# and what is added for set-up errors (PTV). One fit, several rules, and a rule of your own. The packaged guideline
+# rules are readings of guidelines; what was recalled and not read is listed under `verify`. Research use only.
 
 # %%
 import tempfile
@@ -29,7 +29,8 @@ for rule in RULES.values():
     reach = ", ".join(f"{mm:g} mm into {name}" for name, mm in rule.reach_mm.items())
     print(f"{rule.name} {rule.version}, {rule.scan}: {' + '.join(rule.gtv)}")
     print(
-        f"  CTV {rule.margin_mm:g} mm, PTV {rule.ptv_mm:g} mm; trimmed at {', '.join(rule.barriers)}; {reach or 'no reach'}"
+        f"  CTV {rule.margin_mm:g} mm, PTV {rule.ptv_mm:g} mm; trimmed at {', '.join(rule.barriers)}; "
+        f"{reach or 'no reach'}"
     )
     print(f"  to verify: {', '.join(rule.verify) or 'nothing'}")
 
@@ -60,8 +61,8 @@ for warning in sorted({w for p in plans.values() for w in p.warnings}):
 # %% [markdown]
 # ## What the barriers do
 #
-# An axial slice through the tumour under each rule: the standard CTV (blue, dashed), and what of it a path of the same
-# length round the barriers reaches (pink). Green: falx and tentorium. The patient's left is on the right.
+# An axial slice through the tumour under each rule: the standard CTV (blue, dashed), and what of it a path of the
+# same length round the barriers reaches (pink). Green: falx and tentorium. The patient's left is on the right.
 
 # %%
 grid, barriers = patient.segmentation, patient.volumes["barriers"].data
@@ -90,9 +91,9 @@ for axis, (name, p) in zip(axes, plans.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# `benchmark-15mm` has no falx among its barriers, but its trimmed CTV stops at all CSF; the guideline rules open other
-# CSF and reach 5 mm into ventricles. The model CTV always has the volume of the *standard* CTV, so that the budget does
-# not hang on which barriers happen to be known.
+# `benchmark-15mm` has no falx among its barriers, but its trimmed CTV stops at all CSF; the guideline rules open
+# other CSF and reach 5 mm into ventricles. The model CTV always has the volume of the *standard* CTV, so that the
+# budget does not hang on which barriers happen to be known.
 #
 # ## What happens without the sheets
 #
@@ -104,7 +105,8 @@ from dataclasses import replace
 without = replace(patient, volumes={k: v for k, v in patient.volumes.items() if k != "barriers"})
 p = gliodil.plan(without, fit, rule="eortc-2016")
 print(
-    f"trimmed CTV {plans['eortc-2016'].volumes_ml['ctv_trimmed']:.1f} mL with, {p.volumes_ml['ctv_trimmed']:.1f} mL without"
+    f"trimmed CTV {plans['eortc-2016'].volumes_ml['ctv_trimmed']:.1f} mL with the sheets, "
+    f"{p.volumes_ml['ctv_trimmed']:.1f} mL without"
 )
 for warning in p.warnings:
     print("-", warning)
@@ -112,11 +114,11 @@ for warning in p.warnings:
 # %% [markdown]
 # ## An organ to spare
 #
-# A ball of 12 mm stands in for an organ at risk beside the tumour. Its volume in every target is counted; excluded, no CTV
-# enters it, and the model CTV spends the same volume elsewhere.
+# A ball of 12 mm stands in for an organ at risk beside the tumour. Its volume in every target is counted; excluded,
+# no CTV enters it, and the model CTV spends the same volume elsewhere.
 
 # %%
-middle = np.argwhere(patient.core).mean(axis=0) + [0, 8, 0]  # voxels of 3 mm: 24 mm in front
+middle = np.argwhere(patient.core).mean(axis=0) + np.array([0, 8, 0])  # voxels of 3 mm: 24 mm in front
 distance = 3 * np.linalg.norm(np.indices(grid.shape) - middle[:, None, None, None], axis=0)
 organ = grid.with_data((distance < 12).astype(np.uint8), kind="label")
 for exclude in ((), ("organ",)):

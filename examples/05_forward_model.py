@@ -13,10 +13,10 @@
 #
 # $$\frac{\partial u}{\partial t} = \nabla\cdot\big(D(x)\nabla u\big) + \rho\,u(1-u),\qquad D(x) = D_w\,(w + g/R)$$
 #
-# $u$ is the density as a fraction of what the tissue carries, $D_w$ the diffusivity in white matter [mm²/day], $\rho$
-# the proliferation rate [1/day], $w, g$ white- and grey-matter fractions. Two numbers describe a plane front: its speed
-# $c = 2\sqrt{D\rho}$ and its width $\ell = \sqrt{D/\rho}$. A scan fixes $\ell$ and $c\,T$; it cannot fix $D$ and $\rho$
-# without knowing $T$.
+# $u$ is the density as a fraction of what the tissue carries, $D_w$ the diffusivity in white matter [mm²/day],
+# $\rho$ the proliferation rate [1/day], $w, g$ white- and grey-matter fractions. Two numbers describe a plane
+# front: its speed $c = 2\sqrt{D\rho}$ and its width $\ell = \sqrt{D/\rho}$. A scan fixes $\ell$ and $c\,T$; it
+# cannot fix $D$ and $\rho$ without knowing $T$.
 
 # %%
 import matplotlib.pyplot as plt
@@ -71,13 +71,15 @@ right.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# A front that starts from a step is slower than $2\sqrt{D\rho}$ at first and approaches it like $1/t$, even in exact
-# arithmetic. A grid that does not resolve the front ($h \gg \ell$) changes its speed and widens it. That is why fits on
-# coarse grids give biased infiltration lengths, and why gliodil keeps $\ell$ above a fifth of the cell size.
+# A front that starts from a step is slower than $2\sqrt{D\rho}$ at first and approaches it like $1/t$, even in
+# exact arithmetic. A grid that does not resolve the front ($h \gg \ell$) changes its speed and widens it. That is
+# why fits on coarse grids give biased infiltration lengths, and why gliodil keeps $\ell$ above a fifth of the cell
+# size.
 #
 # ## In a brain
 #
-# The MNI152 anatomy at 3 mm, one origin, three tumours with the same $D_w\rho$, so that plane fronts move equally fast.
+# The MNI152 anatomy at 3 mm, one origin, three tumours with the same $D_w\rho$, so that plane fronts move equally
+# fast.
 
 # %%
 from gliodil.data.growth import Rates, grow, seed_density
@@ -121,10 +123,10 @@ axes[3].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Lines at 1 % (blue), 10 % (orange) and 50 % (red); the patient's left is on the right. Steps in the graph are voxels.
-# Speeds are equal once there is a front, but a small seed with a low $\rho$ takes long to become one. The distance
-# between the lines is $\ell$: tumours of one visible size can hide a thin or a wide rim, and that is what a fit has to
-# find out.
+# Lines at 1 % (blue), 10 % (orange) and 50 % (red); the patient's left is on the right. Steps in the graph are
+# voxels. Speeds are equal once there is a front, but a small seed with a low $\rho$ takes long to become one. The
+# distance between the lines is $\ell$: tumours of one visible size can hide a thin or a wide rim, and that is what
+# a fit has to find out.
 #
 # ## White against grey matter
 #
@@ -140,5 +142,5 @@ for axis, ratio in zip(axes, (1.0, 10.0, 100.0), strict=True):
 plt.show()
 
 # %% [markdown]
-# **Good values** over 100 nominal days: $D_w$ 0.035 to 0.2 mm²/day, $\rho$ 0.035 to 0.2 1/day, $R$ 10 to 30. They are
-# the ranges simulated patients are drawn from, not measurements of people; $T$ is not known for anyone.
+# **Good values** over 100 nominal days: $D_w$ 0.035 to 0.2 mm²/day, $\rho$ 0.035 to 0.2 1/day, $R$ 10 to 30. They
+# are the ranges simulated patients are drawn from, not measurements of people; $T$ is not known for anyone.

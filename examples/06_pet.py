@@ -11,8 +11,9 @@
 # %% [markdown]
 # # What PET adds
 #
-# FET uptake rises with the density of living cells. Next to labels, which are thresholds, it is the only look inside the
-# tumour and at its rim. Does it improve the estimate? On simulated patients that can be measured. Research use only.
+# FET uptake rises with the density of living cells. Next to labels, which are thresholds, it is the only look
+# inside the tumour and at its rim. Does it improve the estimate? On simulated patients that can be measured.
+# Research use only.
 
 # %%
 from dataclasses import replace
@@ -29,9 +30,9 @@ patient = simulated[0].patient
 patient.pet
 
 # %% [markdown]
-# A scanner's 5 mm blur and noise of 5 % are part of this image, and the uptake saturates in the enhancing rim. The fit
-# compares the image with $(B\,u)/s + b$, where $B$ is a blur of 5 mm, in enhancing tumour and oedema; $s$ and $b$ are
-# fitted, since PET has no absolute scale. Necrosis takes up nothing and is left out.
+# A scanner's 5 mm blur and noise of 5 % are part of this image, and the uptake saturates in the enhancing rim. The
+# fit compares the image with $(B\,u)/s + b$, where $B$ is a blur of 5 mm, in enhancing tumour and oedema; $s$ and
+# $b$ are fitted, since PET has no absolute scale. Necrosis takes up nothing and is left out.
 #
 # ## With and without
 
@@ -54,7 +55,7 @@ for one, name, _, length, s in rows:
 
 # %%
 _, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-for n, one in enumerate(simulated):
+for one in simulated:
     pairs = {name: s["relative_l2"] for o, name, _, _, s in rows if o is one}
     axes.plot([0, 1], [pairs["without"], pairs["with"]], "o-", label=one.patient.identity)
 axes.set(xticks=[0, 1], xticklabels=["labels", "labels and PET"], ylabel="relative L2 error", ylim=(0, None))
@@ -63,9 +64,9 @@ axes.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# Three patients decide nothing, voxels and cells of 3 mm are coarser than the fronts, and the simulated uptake obeys the
-# model that is fitted. In the published comparison of 58 patients with and without PET, no difference of recurrence
-# coverage could be detected (a gain of 2 to 3 points is not excluded).
+# Three patients decide nothing, voxels and cells of 3 mm are coarser than the fronts, and the simulated uptake
+# obeys the model that is fitted. In the published comparison of 58 patients with and without PET, no difference of
+# recurrence coverage could be detected (a gain of 2 to 3 points is not excluded).
 #
 # ## How well does the PET fit?
 

@@ -16,12 +16,12 @@
 # | name | the equation | settings |
 # |---|---|---|
 # | exact | holds; nine parameters are fitted | `physics="exact"` |
-# | mobility | holds, with a diffusivity that may differ smoothly from the tissue maps | `physics="auto"` bends if the labels ask for it |
+# | mobility | holds, with a diffusivity bent smoothly if the labels ask for it | `physics="auto"` |
 # | soft | may be violated everywhere, at a price λ | `physics="soft"` |
 # | published | soft, with the published loss: no priors, two levels | `loss="reference"` |
 #
-# Two patients: one whose tumour grew by that very equation in the maps that the fit is given, and the same one seen through
-# maps that are wrong. Research use only.
+# Two patients: one whose tumour grew by that very equation in the maps that the fit is given, and the same one seen
+# through maps that are wrong. Research use only.
 
 # %%
 from dataclasses import replace
@@ -136,7 +136,7 @@ right_axes.legend()
 plt.show()
 
 # %% [markdown]
-# One simulated patient on cells as coarse as its front, and one kind of wrong map: enough to see how the settings behave,
-# not which is best on people. On published recurrences, softening the equation seemed worth more than the equation itself;
-# that comparison is of one implementation. Which settings are the default, and on what evidence, is in the documentation
-# under *Evidence*.
+# One simulated patient on cells as coarse as its front, and one kind of wrong map: enough to see how the settings
+# behave, not which is best on people. On published recurrences, softening the equation seemed worth more than the
+# equation itself; that comparison is of one implementation. Which settings are the default, and on what evidence,
+# is in the documentation under *Evidence*.

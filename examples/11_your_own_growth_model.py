@@ -11,13 +11,13 @@
 # %% [markdown]
 # # Adding a growth model of your own
 #
-# A model is a frozen dataclass built from tissue on a grid, with `coefficients(...)` for the diffusion and `rate(u, ...)`
-# for the right-hand side. Here, a tumour that must be dense to grow fast (an Allee effect):
+# A model is a frozen dataclass built from tissue on a grid, with `coefficients(...)` for the diffusion and `rate(u,
+# ...)` for the right-hand side. Here, a tumour that must be dense to grow fast (an Allee effect):
 #
 # $$\frac{\partial u}{\partial t} = \nabla\cdot(D\nabla u) + \rho\,u(1-u)(u + a),\qquad a > 0$$
 #
-# For $a \geq \tfrac12$ its front is *pulled*, like Fisher and Kolmogorov's, by the growth $\rho a$ of the first few cells, and
-# moves at $2\sqrt{D\rho a}$. For $a < \tfrac12$ it is *pushed* by the dense tissue behind it, at
+# For $a \geq \tfrac12$ its front is *pulled*, like Fisher and Kolmogorov's, by the growth $\rho a$ of the first few
+# cells, and moves at $2\sqrt{D\rho a}$. For $a < \tfrac12$ it is *pushed* by the dense tissue behind it, at
 # $\sqrt{D\rho/2}\,(1+2a)$, which is known exactly (Hadeler and Rothe 1975): something to test against.
 
 # %%
@@ -56,8 +56,8 @@ class Allee:
 
 
 # %% [markdown]
-# That is all the equation needs: the operators bring conservation of mass, zero flux at the border, and gradients. A Heun
-# step in time is stable while the largest eigenvalue of the diffusion times the step stays below 2.
+# That is all the equation needs: the operators bring conservation of mass, zero flux at the border, and gradients.
+# A Heun step in time is stable while the largest eigenvalue of the diffusion times the step stays below 2.
 
 
 # %%
@@ -96,8 +96,8 @@ for a in (0.05, 0.2, 0.35, 1.0):
 # %% [markdown]
 # ## Test 2: the residual
 #
-# `theta_residual` is the Crank-Nicolson residual that a discrete loss (ODIL) is built from. It takes any right-hand side;
-# on a Heun solution it must vanish like the square of the step.
+# `theta_residual` is the Crank-Nicolson residual that a discrete loss (ODIL) is built from. It takes any right-hand
+# side; on a Heun solution it must vanish like the square of the step.
 
 # %%
 for steps in (750, 1500, 3000):
@@ -109,8 +109,9 @@ for steps in (750, 1500, 3000):
 # %% [markdown]
 # ## A fit
 #
-# Gradients come from automatic differentiation through the run. From two contours of a grown tumour, as imaging would
-# show them, recover $D$ and $a$ with $\rho$ known. (With $\rho$ unknown too, one scan would not do: time has no scale.)
+# Gradients come from automatic differentiation through the run. From two contours of a grown tumour, as imaging
+# would show them, recover $D$ and $a$ with $\rho$ known. (With $\rho$ unknown too, one scan would not do: time has
+# no scale.)
 
 # %%
 from gliodil.data.template import load_anatomy
@@ -162,21 +163,22 @@ print(f"a {a.item():.3f} (true {true['a']:.3f}, from 0.600)")
 print(f"loss {losses[0]:.1e} to {losses[-1]:.1e} in {len(losses)} gradients")
 
 # %%
+colours = ["#56B4E9", "#E69F00", "#D55E00"]
 _, axes = plt.subplots(1, 3, figsize=(8.5, 3), layout="constrained")
 with torch.no_grad():
     fields = {"start": first, "fitted": grown(log_d, a), "true": truth}
 for axis, (name, u) in zip(axes, fields.items(), strict=True):
     axis.imshow(white[::-1, :, 9].T, origin="lower", cmap="gray")
-    axis.contour(grid.box(u)[:, :, 9].numpy()[::-1].T, levels=[0.01, 0.25, 0.5], colors=["#56B4E9", "#E69F00", "#D55E00"])
+    axis.contour(grid.box(u)[:, :, 9].numpy()[::-1].T, levels=[0.01, 0.25, 0.5], colors=colours)
     axis.set(title=f"{name} (1 %, 25 %, 50 %)", xticks=[], yticks=[], xlabel="R – L")
 plt.show()
 
 # %% [markdown]
-# The data were made by the model that is fitted, without noise, on cells of 4 mm: this shows that the machinery works, not
-# that tumours grow like this.
+# The data were made by the model that is fitted, without noise, on cells of 4 mm: this shows that the machinery
+# works, not that tumours grow like this.
 #
 # ## Into the package
 #
-# A model that proves itself goes into `gliodil/pde/models/`, one file with the equation at its top. `gliodil.fit` itself is
-# written for Fisher-Kolmogorov: its sweeps have the reaction's derivative in compiled code, so another reaction also needs
-# its own there (*Architecture, where to add things*).
+# A model that proves itself goes into `gliodil/pde/models/`, one file with the equation at its top. `gliodil.fit`
+# itself is written for Fisher-Kolmogorov: its sweeps have the reaction's derivative in compiled code, so another
+# reaction also needs its own there (*Architecture, where to add things*).
