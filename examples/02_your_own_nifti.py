@@ -106,8 +106,10 @@ for warning in done.metrics["warnings"] or ["no warnings"]:
     print(warning)
 for name, ml in done.metrics["volumes_ml"].items():
     print(f"{name:14}{ml:8.1f} mL")
-for name, mm in done.metrics["margin_mm"].items():
-    print(f"margin {name:10}{mm:6.1f} mm" if mm is not None else f"margin {name:10}   none")
+margin = done.metrics["margin_mm"]
+for name in ("left", "right", "anterior", "posterior", "superior", "inferior"):
+    mm = [margin[name + end] for end in ("", "_min", "_max")]
+    print(f"margin {name:10}" + ("none" if None in mm else "{:6.1f} mm ({:.1f} to {:.1f})".format(*mm)))
 
 # %% [markdown]
 # Run it again with `resume=True` and the finished folder is kept if files, settings and version are the same. Any

@@ -182,7 +182,9 @@ class Plans:
         facts = {
             "model against standard CTV": f"{gained:.1f} mL gained, {given_up:.1f} mL given up",
             "margin of the model CTV": ", ".join(
-                f"{name} {mm:.0f} mm" for name, mm in self.margin_mm.items() if mm is not None
+                f"{name} {mm:.0f} mm"
+                for name, mm in self.margin_mm.items()
+                if mm is not None and "_" not in name
             ),
         }
         picture = planes_html(
