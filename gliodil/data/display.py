@@ -133,7 +133,7 @@ def planes_html(
     except ImportError:
         return ""
     turn = nib.io_orientation(grid.affine)
-    image = nib.apply_orientation(np.asarray(picture), turn)
+    image = np.nan_to_num(nib.apply_orientation(np.asarray(picture), turn))
     masks = [nib.apply_orientation(np.asarray(o.mask) > 0, turn) for o in outlines]
     spacing = np.empty(3)
     spacing[turn[:, 0].astype(int)] = grid.spacing
@@ -146,7 +146,7 @@ def planes_html(
     for axes, (name, axis, letters) in zip(figure.subplots(1, 3), _PLANES, strict=True):
 
         def cut(array: NDArray[Any], axis: int = axis) -> NDArray[Any]:
-            return np.take(array[window], centre[axis] - window[axis].start, axis).T[:, ::-1]
+            return np.asarray(np.take(array[window], centre[axis] - window[axis].start, axis).T[:, ::-1])
 
         across, upward = (k for k in range(3) if k != axis)
         aspect = spacing[upward] / spacing[across]

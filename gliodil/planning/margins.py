@@ -67,8 +67,8 @@ def margin_summary(ctv: Mask, gtv: Mask, brain: Mask, affine: ArrayLike) -> dict
     """
     edge = _boundary_indices(ctv, within=brain)
     if len(edge) == 0:
-        ends = (f"{name}_{end}" for name in DIRECTIONS for end in ("min", "max"))
-        return dict.fromkeys(("mean", "min", "max", *DIRECTIONS, *ends))
+        ranges = (f"{name}_{end}" for name in DIRECTIONS for end in ("min", "max"))
+        return dict.fromkeys(("mean", "min", "max", *DIRECTIONS, *ranges))
     matrix = np.asarray(affine, np.float64)[:3, :3]
     # Seen from outside, the nearest voxel of the GTV is on its boundary. The origin cancels in differences.
     shell = _boundary_indices(gtv) @ matrix.T
