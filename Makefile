@@ -7,12 +7,14 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.gliodil-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-odil clean
+.PHONY: help install demo test check format docs notebooks bench bench-odil clean
 
 help:
 	@echo "make demo      plan a synthetic patient whose truth is known; ends with the report's path"
 	@echo "make test      run the tests"
 	@echo "make check     lint, format check, types, layers"
+	@echo "make docs      build the documentation into site/; any warning is an error"
+	@echo "make notebooks execute the notebooks in examples/ and keep what they show"
 	@echo "make format    format the code and fix what the linter can"
 	@echo "make bench     run the benchmarks"
 	@echo "make bench-odil  what fits, sweeps and optimizers cost (an hour)"
@@ -55,6 +57,13 @@ format: $(STAMP)
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
+# The reference is read from the sources, so nothing is imported and nothing fetched.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
+
+notebooks: $(STAMP)
+	"$(BIN)/python" tests/helpers/notebooks.py
+
 bench: $(STAMP)
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; "$(BIN)/python" "$$script"; done
 
@@ -64,4 +73,4 @@ bench-odil: $(STAMP)
 	"$(BIN)/python" benchmarks/bench_optimizers.py
 
 clean:
-	rm -rf "$(VENV)" .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf "$(VENV)" .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site

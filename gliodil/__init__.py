@@ -7,10 +7,14 @@ plans   = gliodil.plan(patient, fit);  plans.save("out/")
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Warnings are part of every result; without this, Python would print those logged a second time.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Heavy libraries are imported on first use, so that `import gliodil` costs nothing.
 _PUBLIC = {

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 
 from gliodil.data.volume import Volume
 
+RATES_NOTE = (
+    "One scan fixes ratios, not rates: the infiltration length holds for any duration of growth, diffusivity and "
+    "proliferation rate only for the assumed one."
+)
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -19,6 +24,13 @@ class Parameter:
     unit: str
     low: float | None = None
     high: float | None = None
+
+    def text(self) -> str:
+        """Return value, interval (if there is one) and unit in words."""
+        numbers = self.value if isinstance(self.value, tuple) else (self.value,)
+        value = ", ".join(f"{x:.1f}" if len(numbers) > 1 else f"{x:.3g}" for x in numbers)
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.3g} to {self.high:.3g})"
+        return f"{value}{interval}" + ("" if self.unit == "1" else f" {self.unit}")
 
 
 @dataclass(frozen=True)
@@ -102,3 +114,30 @@ class Fit:
             f"Fit({self.method}, {self.optimizer}, grid {nx}x{ny}x{nz}x{self.steps}, "
             f"{self.status}, loss {self.loss_total:.3g}, {self.evaluations} gradients, {self.wall_s:.0f} s)"
         )
+
+    def _repr_html_(self) -> str:
+        from gliodil.data.display import notes_html, planes_html, table_html
+
+        nx, ny, nz = self.grid_shape
+        spacing = " x ".join(f"{h:.2g}" for h in self.spacing_mm)
+        rows = {
+            "status": self.status,
+            "method": f"{self.method}, {self.physics} physics, {self.optimizer}",
+            "grid": f"{nx} x {ny} x {nz} cells of {spacing} mm, {self.steps} time levels",
+            "loss": f"{self.loss_total:.3g}, {self.evaluations} gradients",
+            "boundaries": ""
+            if self.label_misfit_mm is None
+            else f"{self.label_misfit_mm:.2g} mm from those of the labels on average",
+            "time": f"{self.wall_s:.1f} s on {self.device}, {self.dtype}",
+        }
+        parameters = {name: parameter.text() for name, parameter in self.parameters.items()}
+        picture = planes_html(
+            self.density,
+            self.density.data,
+            levels=(0.01, 0.1, 0.5),
+            alt="Axial, coronal and sagittal plane of the estimated density with isolines at 1, 10 and 50 per cent",
+        )
+        # A warning of the fit repeats the message.
+        said = () if self.converged or not self.message else (self.message,)
+        notes = (*(n for n in said if not any(n in w for w in self.warnings)), *self.warnings, RATES_NOTE)
+        return f"<div>{table_html(rows)}{table_html(parameters)}{picture}{notes_html(notes)}</div>"

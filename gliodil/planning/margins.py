@@ -9,6 +9,7 @@ edge of the brain mask, because there the anatomy and not the plan sets the marg
     mean, min, max    of their distance from the GTV (0 where the boundary runs inside the GTV)
     left, right, ...  mean distance of those that lie within 30 degrees of that direction, as seen from their
                       nearest GTV voxel; None if there are none
+    left_min, left_max, ...  smallest and largest distance of the same
 
 Directions are the patient's, through the affine (world RAS+: left is -x, anterior +y, superior +z).
 """
@@ -61,12 +62,13 @@ def margin_summary(ctv: Mask, gtv: Mask, brain: Mask, affine: ArrayLike) -> dict
     Returns
     -------
     dict
-        Keys `mean`, `min`, `max`, `left`, `right`, `anterior`, `posterior`, `superior`, `inferior`; None
-        where no boundary voxel counts.
+        Keys `mean`, `min`, `max`, `left`, `right`, `anterior`, `posterior`, `superior`, `inferior`, then for each
+        of these `left_min`, `left_max`, ...; None where no boundary voxel counts.
     """
     edge = _boundary_indices(ctv, within=brain)
     if len(edge) == 0:
-        return dict.fromkeys(("mean", "min", "max", *DIRECTIONS))
+        ranges = (f"{name}_{end}" for name in DIRECTIONS for end in ("min", "max"))
+        return dict.fromkeys(("mean", "min", "max", *DIRECTIONS, *ranges))
     matrix = np.asarray(affine, np.float64)[:3, :3]
     # Seen from outside, the nearest voxel of the GTV is on its boundary. The origin cancels in differences.
     shell = _boundary_indices(gtv) @ matrix.T
@@ -79,11 +81,14 @@ def margin_summary(ctv: Mask, gtv: Mask, brain: Mask, affine: ArrayLike) -> dict
         "min": float(distance.min()),
         "max": float(distance.max()),
     }
+    ends: dict[str, float | None] = {}
     cosine = np.cos(np.radians(HALF_ANGLE_DEGREES))
     for name, direction in DIRECTIONS.items():
-        within = (distance > 0) & (offset @ np.array(direction, float) >= cosine * distance)
-        summary[name] = float(distance[within].mean()) if within.any() else None
-    return summary
+        there = distance[(distance > 0) & (offset @ np.array(direction, float) >= cosine * distance)]
+        summary[name] = float(there.mean()) if there.size else None
+        ends[f"{name}_min"] = float(there.min()) if there.size else None
+        ends[f"{name}_max"] = float(there.max()) if there.size else None
+    return summary | ends
 
 
 def _boundary_indices(mask: Mask, *, within: Mask | None = None) -> NDArray[np.intp]:

@@ -154,16 +154,53 @@ class Plans:
         return f"Plans({self.rule.name} {self.rule.version}: {volumes})"
 
     def _repr_html_(self) -> str:
+        from gliodil.data.display import Outline, notes_html, planes_html, table_html
+
         plans = ("standard", "trimmed", "model")
         rows = [("volume", *(f"{self.volumes_ml[f'ctv_{plan}']:.1f} mL" for plan in plans))]
+        if self.ptv:
+            grown = (
+                f"{self.volumes_ml[key]:.1f} mL" if (key := f"ptv_{p}") in self.volumes_ml else "–"
+                for p in plans
+            )
+            rows.append(("with PTV margin", *grown))
+        for organ, volumes in self.organs_ml.items():
+            rows.append((f"{organ} inside", *(f"{volumes[f'ctv_{plan}']:.1f} mL" for plan in plans)))
         for kind, fractions in (self.coverage or {}).items():
             cells = ("–",) * 3 if fractions is None else (f"{100 * fractions[plan]:.1f} %" for plan in plans)
             rows.append((f"covers {kind} recurrence", *cells))
         body = "".join(
-            f"<tr><th>{r[0]}</th>" + "".join(f"<td>{c}</td>" for c in r[1:]) + "</tr>" for r in rows
+            f"<tr><th style='text-align:left'>{html.escape(r[0])}</th>"
+            + "".join(f"<td>{c}</td>" for c in r[1:])
+            + "</tr>"
+            for r in rows
         )
         head = "".join(f"<th>{plan} CTV</th>" for plan in plans)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
         title = f"{self.rule.name} {self.rule.version}, GTV {self.volumes_ml['gtv']:.1f} mL"
+        per_voxel = self.difference.voxel_volume_ml
+        gained, given_up = (np.count_nonzero(self.difference.data == sign) * per_voxel for sign in (1, -1))
+        facts = {
+            "model against standard CTV": f"{gained:.1f} mL gained, {given_up:.1f} mL given up",
+            "margin of the model CTV": ", ".join(
+                f"{name} {mm:.0f} mm"
+                for name, mm in self.margin_mm.items()
+                if mm is not None and "_" not in name
+            ),
+        }
+        picture = planes_html(
+            self.density,
+            self.density.data,
+            [
+                Outline("standard", self.standard.data, "#56B4E9", (0, (5, 2))),
+                Outline("trimmed", self.trimmed.data, "#F4A6D0", (0, (1, 1.4))),
+                Outline("model", self.model.data, "#D55E00"),
+                Outline("GTV", self.gtv.data, "#F0E442"),
+            ],
+            alt="Axial, coronal and sagittal plane of the density with the outlines of GTV and CTVs",
+        )
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<div><b>{html.escape(title)}</b>{table}<ul>{notes}</ul>{self.density._repr_html_()}</div>"
+        words = f"<p>{html.escape(self.rule.description)} Research use only.</p>"
+        return (
+            f"<div><b>{html.escape(title)}</b>{table}{table_html(facts)}{picture}{words}"
+            f"{notes_html(self.warnings)}</div>"
+        )

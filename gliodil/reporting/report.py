@@ -114,7 +114,10 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         ],
         "plan_names": PLAN_NAMES,
         "coverage": _coverage(metrics["coverage"]),
-        "directions": [(name.capitalize(), metrics["margin_mm"].get(name)) for name in DIRECTIONS],
+        "directions": [
+            (name.capitalize(), *(metrics["margin_mm"].get(name + end) for end in ("", "_min", "_max")))
+            for name in DIRECTIONS
+        ],
         "parameters": [
             (wording.PARAMETER_NAMES.get(key, key), entry)
             for key, entry in _ordered(metrics["parameters"], wording.PARAMETER_NAMES)

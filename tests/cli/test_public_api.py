@@ -152,3 +152,9 @@ def test_left_and_right_are_alike(three_lines, original, tmp_path, world):
     if world == "the same":
         return
     assert other.coverage["any"]["standard"] == plans.coverage["any"]["standard"]
+
+
+def test_every_public_name_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in gliodil._PUBLIC:
+        assert f'heading: "gliodil.{name}"' in page, name

@@ -35,7 +35,8 @@ def test_map_is_the_distance_outside_the_gtv_and_zero_elsewhere():
 def test_uniform_margin_is_the_same_in_all_directions():
     ctv = distance_from(GTV, (1, 1, 1)) <= 8.0
     summary = margin_summary(ctv, GTV, EVERYWHERE, RAS)
-    assert set(summary) == {"mean", "min", "max", *DIRECTIONS}
+    ends = {f"{name}_{end}" for name in DIRECTIONS for end in ("min", "max")}
+    assert set(summary) == {"mean", "min", "max", *DIRECTIONS, *ends}
     assert all(6.9 < value <= 8.0 for value in summary.values())
 
 
@@ -62,6 +63,10 @@ def test_a_shifted_ctv_is_wide_on_the_patients_side(shift, affine, wide, narrow)
     summary = margin_summary(ctv, GTV, EVERYWHERE, affine)
     assert summary[wide] == pytest.approx(10 - 0.6, abs=0.6)
     assert summary[narrow] == pytest.approx(2.0, abs=0.6)
+    for name in DIRECTIONS:
+        assert summary[f"{name}_min"] <= summary[name] <= summary[f"{name}_max"]
+    assert summary["max"] == max(summary[f"{name}_max"] for name in DIRECTIONS)
+    assert summary[f"{wide}_max"] == pytest.approx(10, abs=0.6)
 
 
 def test_direction_without_a_margin_is_none():

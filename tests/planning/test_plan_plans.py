@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 
 import meshio
@@ -155,6 +156,12 @@ def test_repr_says_what_matters(plans):
     page = plans._repr_html_()
     assert "trimmed CTV" in page
     assert "covers any recurrence" in page
+    gained = np.count_nonzero(plans.difference.data == 1) * plans.difference.voxel_volume_ml
+    assert f"{gained:.1f} mL gained" in page
+    assert f"left {plans.margin_mm['left']:.0f} mm" in page
+    assert "Research use only" in page
+    assert all(html.escape(warning) in page for warning in plans.warnings)
+    assert page.count("data:image/png;base64,") == 1
 
 
 def test_a_fit_is_as_good_as_its_density(plans):

@@ -70,12 +70,30 @@ def render(folder):
     return run
 
 
+def test_every_section_is_one_click_away(folder):
+    page = Page(render_report(folder).read_text(encoding="utf-8"))
+    targets = [attrs["id"] for tag, attrs in page.tags if tag == "section" and "id" in attrs]
+    links = [
+        attrs["href"] for tag, attrs in page.tags if tag == "a" and (attrs["href"] or "").startswith("#")
+    ]
+    assert links == [f"#{target}" for target in targets]
+    assert {"target-volumes", "gained-and-given-up", "parameters", "provenance"} <= set(targets)
+
+
+def test_margins_are_shown_with_their_range(folder, render):
+    margins = read_json(folder / "metrics.json")["margin_mm"]
+    words = "({} to {})".format(*(fixed(margins[f"superior_{end}"]) for end in ("min", "max")))
+    assert words in render().words
+    # A folder written by an earlier version does not know the range.
+    assert words not in render(margin_mm={k: v for k, v in margins.items() if "_" not in k}).words
+
+
 def test_nothing_is_loaded_from_anywhere(folder):
     html = render_report(folder).read_text(encoding="utf-8")
     for tag, attributes in Page(html).tags:
         assert tag not in {"script", "iframe", "object", "embed"}
         for name in ("src", "href", "srcset", "data", "action"):
-            assert str(attributes.get(name, "data:")).startswith("data:"), (tag, attributes)
+            assert str(attributes.get(name, "data:")).startswith(("data:", "#")), (tag, attributes)
     assert "@import" not in html
     assert "url(" not in html
 
@@ -103,7 +121,8 @@ def test_headings_have_one_top_and_no_gaps(render):
 
 def test_the_first_screen_says_what_must_not_be_missed(render):
     words = render(warnings=["labels look odd", "the PET is coarse."]).words
-    top = words[: words.index("Tumour-cell density")]
+    _, heading, *_ = (m.start() for m in re.finditer("Tumour-cell density", words))  # a link, the section
+    top = words[:heading]
     for phrase in (
         "Patient sub-01",
         "Research use only. Not a medical device.",
