@@ -49,8 +49,9 @@ def matrix(problem: ReactionDiffusion) -> torch.Tensor:
     return diffuse(torch.eye(problem.grid.cells, dtype=torch.float64), problem.coefficients)
 
 
-def test_cosine_diffusion_is_the_exponential_of_the_operator() -> None:
-    problem = box((5, 4, 3))
+@pytest.mark.parametrize("shape", [(5, 4, 3), (7, 1, 1), (1, 4, 3)])
+def test_cosine_diffusion_is_the_exponential_of_the_operator(shape: tuple[int, int, int]) -> None:
+    problem = box(shape)
     exact = CosineDiffusion.of(problem.grid, problem.coefficients)
     assert exact is not None
     u = torch.rand(problem.grid.cells, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -47,7 +47,7 @@ class CosineDiffusion:
         everywhere = open_faces(grid, torch.ones(grid.cells, dtype=torch.bool, device=grid.device))
         for (c, _), (inner, _) in zip(coefficients, everywhere, strict=True):
             if c.numel() == 0 or not bool(inner.any()):
-                rates.append(grid.zeros(1)[0])
+                rates.append(c.new_zeros(()))
                 continue
             values = c.detach()
             if float((values - values[0] * inner).abs().max()) > 1e-6 * float(values[0].abs()):

@@ -124,7 +124,10 @@ class Strang(Doubled):
     def __init__(self, problem: ReactionDiffusion, tolerance_per_day: float) -> None:
         self.problem, self.evaluations = problem, 0
         self._exact = CosineDiffusion.of(problem.grid, problem.coefficients)
-        self._sigma, self._tolerance = problem.bound(), tolerance_per_day
+        # A bound from a coarse scale: the polynomial then stays the same where D varies by a little, as a gradient assumes.
+        bound = problem.bound()
+        self._sigma = 1.02 ** math.ceil(math.log(bound, 1.02)) if bound > 0 else 0.0
+        self._tolerance = tolerance_per_day
 
     def _diffuse(self, u: torch.Tensor, h: float) -> torch.Tensor:
         if self._exact is not None:
