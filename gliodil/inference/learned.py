@@ -2,15 +2,15 @@
 
     min over D_w, ρ, θ of    S + λ R(g_θ),        S = mean over visits and tissue of ((u_model − u_seen)/σ)²
 
-The model starts from the density of the first visit and runs through the differentiable grid solver (Strang splitting,
-reaction by tables) to the others. What was seen is not clipped to [0, 1]: noise around zero then averages out.
+The model starts from the density of the first visit, which is estimated too where it is noisy (``learned_start``), and
+runs through the differentiable grid solver (Strang splitting, reaction by tables) to the others.
 
 Stages, each a start for the next: D_w and ρ with g_θ = 0; all with R at λ, λ/10, λ/100; all with λ = 0. R looks at the
 correction alone, never at diffusion or the mechanistic part, and is gone at the end, because it biases what it
 regularizes:
 
     er       Σ_j E_j h_j, the error estimates of the adaptive solver on the table of g_θ (Pal et al., ICML 2021)
-    smooth   mean over the table of (∂²g_θ/∂x²)² / ρ², x = √u
+    smooth   mean over the table of (∂²g_θ/∂x²)² / ρ², x = √u, ρ that of the first stage
 
 What the visits tell about the law (``identification``):
 
@@ -95,8 +95,8 @@ class LearnedConfig:
     density_error: float = 0.01
     wm_gm_ratio: float = 10.0
     age_days: float = 100.0
-    evaluations: int = 60
-    tolerance: float = 1e-3
+    evaluations: int = 80
+    tolerance: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -154,6 +154,8 @@ def fit_learned(
         raise NumericsError("The growth of this patient cannot be modelled.", patient=patient.identity)
     landscape.learn(float(torch.exp(found.x[0][1])))
     x: Point = [found.x[0], landscape.flat()]
+    if case.field is not None:
+        x.append(case.field.zero())
     strengths = [0.0] if config.regularizer == "none" else [1.0, 0.1, 0.01, 0.0]
     for strength in strengths:
         landscape.weight = strength * config.weight
@@ -174,7 +176,10 @@ def _options(config: LearnedConfig) -> LBFGSOptions:
 
 
 class VisitLoss:
-    """The loss in [log D_w and log ρ] or, once there is a correction to learn, [log D_w and log ρ, θ]."""
+    """The loss in [log D_w and log ρ] or, once there is a correction to learn, [log D_w and log ρ, θ].
+
+    Where the first visit is noisy, q of the start comes last (``learned_start``).
+    """
 
     def __init__(self, case: LearnedCase, config: LearnedConfig, sigma: float) -> None:
         self.case, self.config, self.sigma = case, config, sigma
@@ -207,11 +212,12 @@ class VisitLoss:
         return self.case.model.growth(rho, self.correction)
 
     def densities(self, x: Point, growth: Logistic | TabulatedGrowth) -> list[torch.Tensor] | None:
-        """Return the model's density at each later visit, differentiable; None where it cannot be computed."""
+        """Return the start and the model's density at each later visit, differentiable; None where there is none."""
         case, config = self.case, self.config
         coefficients = case.model.coefficients(torch.exp(x[0][0]), config.wm_gm_ratio)
         problem = ReactionDiffusion(case.model.tissue.grid, coefficients, growth)
-        u, found = case.start, []
+        u = case.start if case.field is None or len(x) < 3 else case.field.density(x[2])
+        found = [u]
         for span in case.spans:
             steps = math.ceil(span / config.step_days - 1e-9)
             solution = solve(problem, u, duration=span, steps=steps, tolerance=1e-4)
@@ -238,16 +244,20 @@ class VisitLoss:
         if densities is None:
             return {}
         case = self.case
-        errors = [(u - seen)[case.region] for u, seen in zip(densities, case.seen, strict=True)]
+        compared = len(case.seen) if len(x) > 2 else len(case.spans)  # a start that is given is not compared
+        pairs = zip(densities[-compared:], case.seen[-compared:], strict=True)
+        errors = [(u - seen)[case.region] for u, seen in pairs]
         misfit = torch.stack([(e / self.sigma).square().mean() for e in errors]).mean()
         terms = {"misfit": misfit, "negligible": misfit.new_tensor(NEGLIGIBLE)}
+        if case.field is not None and len(x) > 2:
+            terms["start"] = case.field.price(x[2]) / (compared * case.region.sum())
         if isinstance(growth, TabulatedGrowth):
             self.table_evaluations += growth.evaluations
             if self.weight > 0:
-                terms["regularizer"] = self.weight * self.regularizer(growth, rho)
+                terms["regularizer"] = self.weight * self.regularizer(growth)
         return terms
 
-    def regularizer(self, growth: TabulatedGrowth, rho: float) -> torch.Tensor:
+    def regularizer(self, growth: TabulatedGrowth) -> torch.Tensor:
         """Return R of the correction."""
         if self.config.regularizer == "er":
             return torch.stack(growth.errors).sum()
@@ -256,16 +266,18 @@ class VisitLoss:
         assert self.correction is not None
         g = self.correction(u, torch.full_like(u, 0.5))
         bend = (g[2:] - 2 * g[1:-1] + g[:-2]) * NODES**2
-        return (bend / rho).square().mean()
+        bent: torch.Tensor = (bend / self.correction.scale).square().mean()
+        return bent
 
 
 class VisitLossAt:
     """The loss at one point."""
 
     def __init__(self, loss: VisitLoss, x: Point) -> None:
-        self._p = x[0].detach().clone().requires_grad_()
         self._correction = loss.correction
-        self._terms = loss.terms([self._p, *x[1:]])
+        # θ is differentiated where it lives, in the correction.
+        self._x = [t.detach().clone().requires_grad_(k != 1) for k, t in enumerate(x)]
+        self._terms = loss.terms(self._x)
         self.terms: Mapping[str, float] = {name: float(t.detach()) for name, t in self._terms.items()}
         self.value = sum(self.terms.values()) if self.terms else math.inf
 
@@ -273,11 +285,13 @@ class VisitLossAt:
         """Return ∂L/∂x."""
         total = torch.stack(list(self._terms.values())).sum()
         parameters = [] if self._correction is None else list(self._correction.parameters())
-        of_p, *of_theta = torch.autograd.grad(total, [self._p, *parameters], materialize_grads=True)
+        inputs = [self._x[0], *self._x[2:]]
+        found = torch.autograd.grad(total, [*inputs, *parameters], materialize_grads=True)
         self._terms = {}
-        if not of_theta:
+        of_p, *of_field = found[: len(inputs)]
+        if not parameters:
             return [of_p]
-        return [of_p, torch.cat([g.reshape(-1) for g in of_theta])]
+        return [of_p, torch.cat([g.reshape(-1) for g in found[len(inputs) :]]), *of_field]
 
 
 def _from_labels(patient: Patient, config: FitConfig, progress: Progress | None) -> LearnedFit:
@@ -328,7 +342,9 @@ def _result(
         densities = landscape.densities(found.x, growth)
         u = torch.linspace(0, 1, 1001, dtype=case.start.dtype, device=case.start.device)
         laws = [u * (1 - u) * (rho + correction(u, torch.full_like(u, s))) for s in (1.0, 0.0)]
-        in_white = TabulatedGrowth(rho, lambda v, _: correction(v, torch.ones_like(v)), None, u.dtype, u.device)
+        in_white = TabulatedGrowth(
+            rho, lambda v, _: correction(v, torch.ones_like(v)), None, u.dtype, u.device
+        )
         warnings = []
         try:
             speed = front_speed(d, in_white)
@@ -342,7 +358,9 @@ def _result(
         warnings.insert(0, EXPLANATION[identification])
     low, high = case.observed_range
     if high < 0.95 or low > 0.05:
-        warnings.append(f"Densities between {low:.2f} and {high:.2f} were seen; beyond, the law is extrapolated.")
+        warnings.append(
+            f"Densities between {low:.2f} and {high:.2f} were seen; beyond, the law is extrapolated."
+        )
     if found.status != "converged":
         warnings.append(f"The fit did not converge. {found.message}")
     evaluations, seconds, totals, stages = zip(*record.rows, strict=True)

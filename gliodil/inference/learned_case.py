@@ -1,12 +1,13 @@
 """A patient's visits cut out, with tissue, ready for a law to be fitted.
 
-The crop is what the tumour reaches, with a margin, on the voxels of the patient. Where smoothed densities show nothing at
-the first visit the model starts from zero, so that noise in healthy tissue does not grow into a tumour.
+The crop is what the tumour reaches, with a margin, on the voxels of the patient. Where smoothed densities show nothing
+at the first visit the model starts from zero, so that noise in healthy tissue does not grow into a tumour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from gliodil.data.longitudinal import LongitudinalPatient
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError
 from gliodil.inference.case import choose_device
+from gliodil.inference.learned_start import StartField
 from gliodil.pde.grid import Grid
 from gliodil.pde.models.learned_growth import LearnedGrowth
 from gliodil.pde.seed import gaussian_seed
 
 SMOOTHING_VOXELS, NOISE_LEFT = 1.5, 0.082
 """Width of the smoothing, and the part of independent noise that is left after it."""
+SMOOTHED_START = 0.7
+"""Width of the smoothing of a start to be estimated, in voxels."""
 VISIBLE = 0.005
 """Smoothed density that counts as tumour, where noise does not ask for more."""
 BEYOND_VOXELS, MARGIN_MM = 2, 8.0
@@ -43,9 +47,11 @@ class LearnedCase:
     start
         Density the model starts from, shape (N,).
     seen
-        Density at each visit that the model is compared with.
+        Density at each visit.
     spans
-        Days from the start, or the visit before, to each of them.
+        Days from each visit to the next; from the start to the only one.
+    field
+        The start as an unknown, where the first visit is noisy; else None.
     region
         Where they are compared, boolean, shape (N,).
     observed_range
@@ -56,6 +62,7 @@ class LearnedCase:
     start: torch.Tensor
     seen: tuple[torch.Tensor, ...]
     spans: tuple[float, ...]
+    field: StartField | None
     region: torch.Tensor
     observed_range: tuple[float, float]
     box: tuple[slice, ...]
@@ -108,20 +115,34 @@ def set_up_visits(visits: LongitudinalPatient, age_days: float, *, device: str =
     seen = [grid.field(f[box]) for f in fields]
     if len(fields) > 1:
         start = torch.where(grid.mask(visible[0][box]) & model.tissue.passable, seen[0], 0.0)
-        spans = tuple(b - a for a, b in zip(visits.days, visits.days[1:], strict=False))
-        seen = seen[1:]
+    if len(fields) > 1:
+        spans = tuple(b - a for a, b in pairwise(visits.days))
     else:
         weight = seen[0].clamp(min=0)
         origin = (grid.centres() * weight).sum(dim=1) / weight.sum()
         seed = gaussian_seed(grid.centres(), origin)
         start, spans = torch.where(model.tissue.passable, seed, 0.0), (age_days,)
+    field = None
+    if len(fields) > 1 and visits.noise > 0:
+        smooth = grid.field(ndimage.gaussian_filter(fields[0], SMOOTHED_START, mode="nearest")[box])
+        field = StartField(grid, smooth, model.tissue.passable)
     region = grid.mask(there[box]) & model.tissue.passable
     if not bool(region.any()) or not bool(start.any()):
-        raise GeometryError("The visible tumour lies outside white and grey matter.", patient=patient.identity)
+        raise GeometryError(
+            "The visible tumour lies outside white and grey matter.", patient=patient.identity
+        )
     values = torch.cat([s[region] for s in seen]).cpu().numpy()
     low, high = np.quantile(values, [0.001, 0.999]).clip(0, 1)
     return LearnedCase(
-        model, start, tuple(seen), spans, region, (float(low), float(high)), box, patient.segmentation
+        model=model,
+        start=start,
+        seen=tuple(seen),
+        spans=spans,
+        field=field,
+        region=region,
+        observed_range=(float(low), float(high)),
+        box=box,
+        reference=patient.segmentation,
     )
 
 

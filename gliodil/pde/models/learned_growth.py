@@ -2,10 +2,10 @@
 
     ∂u/∂t = ∇·(D(x)∇u) + u (1 − u) (ρ + g_θ(u, s)),      D(x) = D_w (w(x) + g(x)/R),      s = w/(w + g)
 
-D and the tissue are those of ``fisher_kolmogorov``. ρ u(1−u) is what is known; u(1−u) g_θ is a small correction, learned:
-zero at u = 0 and u = 1 whatever θ is, and zero everywhere at the start. g_θ is a network of the density, of its logarithm
-(laws such as Gompertz's vary with it) and of the white-matter share s. It is evaluated on a table of densities, never on
-voxels (``reaction_diffusion.table``).
+D and the tissue are those of ``fisher_kolmogorov``. ρ u(1−u) is what is known; u(1−u) g_θ is a small correction,
+learned: zero at u = 0 and u = 1 whatever θ is, and zero everywhere at the start. g_θ is a network of the density, of
+its logarithm (laws such as Gompertz's vary with it) and of the white-matter share s. It is evaluated on a table of
+densities, never on voxels (``reaction_diffusion.table``).
 
 Only the sum ρ + g_θ has a meaning: a constant moves freely from one to the other.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -56,7 +57,7 @@ class Correction(torch.nn.Module):
         self.scale, self.tissue = scale, tissue
         sizes = (3 if tissue else 2, HIDDEN, HIDDEN, 1)
         weights, biases = [], []
-        for n, m in zip(sizes, sizes[1:], strict=False):
+        for n, m in pairwise(sizes):
             spread = 0.0 if m == 1 else 1 / math.sqrt(n)
             draw = torch.randn(m, n, generator=generator, dtype=torch.float64) * spread
             shift = torch.randn(m, generator=generator, dtype=torch.float64) * (0.5 if m > 1 else 0.0)
@@ -66,7 +67,9 @@ class Correction(torch.nn.Module):
 
     def forward(self, u: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Return g_θ [1/day] for densities and shares of one shape."""
-        logarithm = torch.log((u.clamp(min=0) + LOG_FLOOR) / LOG_FLOOR) / (0.5 * math.log(1 + 1 / LOG_FLOOR)) - 1
+        logarithm = (
+            torch.log((u.clamp(min=0) + LOG_FLOOR) / LOG_FLOOR) / (0.5 * math.log(1 + 1 / LOG_FLOOR)) - 1
+        )
         inputs = [2 * u - 1, logarithm, 2 * s - 1][: 3 if self.tissue else 2]
         x = torch.stack(inputs, dim=-1)
         last = len(self.weights) - 1

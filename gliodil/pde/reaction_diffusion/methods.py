@@ -124,7 +124,7 @@ class Strang(Doubled):
     def __init__(self, problem: ReactionDiffusion, tolerance_per_day: float) -> None:
         self.problem, self.evaluations = problem, 0
         self._exact = CosineDiffusion.of(problem.grid, problem.coefficients)
-        # A bound from a coarse scale: the polynomial then stays the same where D varies by a little, as a gradient assumes.
+        # A bound on a coarse scale: the polynomial stays the same where D changes by a little, as a gradient assumes.
         bound = problem.bound()
         self._sigma = 1.02 ** math.ceil(math.log(bound, 1.02)) if bound > 0 else 0.0
         self._tolerance = tolerance_per_day

@@ -70,9 +70,9 @@ class TabulatedGrowth:
         rows = 1 if self.shares is None else SHARES
         nodes = density_nodes(self.dtype, self.device)
         self._u = nodes.expand(rows, -1)
-        self._s = torch.linspace(0, 1, max(rows, 2), dtype=self.dtype, device=self.device)[:rows, None].expand(
-            -1, len(nodes)
-        )
+        self._s = torch.linspace(0, 1, max(rows, 2), dtype=self.dtype, device=self.device)[
+            :rows, None
+        ].expand(-1, len(nodes))
 
     def rate(self, u: torch.Tensor) -> torch.Tensor:
         """Return the reaction [1/day], g interpolated in its table."""
@@ -131,9 +131,7 @@ def interpolate(table: torch.Tensor, u: torch.Tensor, shares: torch.Tensor | Non
 
 class _Interpolate(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, table: torch.Tensor, u: torch.Tensor, shares: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(ctx: Any, table: torch.Tensor, u: torch.Tensor, shares: torch.Tensor | None) -> torch.Tensor:
         rows, n = table.shape[0], table.shape[1] - 1
         inside = u.clamp(0, 1)
         i = inside.sqrt().mul_(n).long().clamp_(max=n - 1)
@@ -141,7 +139,7 @@ class _Interpolate(torch.autograd.Function):
         width = ((2 * i + 1) / n**2).to(u.dtype)
         w = inside.sub(low).div_(width)
         flat = table.reshape(-1)
-        corners = [(i, None)]
+        corners: list[tuple[torch.Tensor, torch.Tensor | None]] = [(i, None)]
         if rows > 1:
             assert shares is not None
             position = shares.clamp(0, 1) * (rows - 1)
