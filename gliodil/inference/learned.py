@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -76,7 +76,7 @@ class LearnedConfig:
     age_days
         Age of the tumour assumed where there is one visit only [day].
     evaluations
-        Budget of gradients in each stage.
+        Budget of gradients in each stage; a third of it in those with a regularizer.
     tolerance
         Of the optimizer: promised relative decrease at which a stage ends.
     seed
@@ -160,7 +160,8 @@ def fit_learned(
     for strength in strengths:
         landscape.weight = strength * config.weight
         record.stage = "law" if strength == 0 else f"law, {config.regularizer} × {landscape.weight:g}"
-        found = lbfgs(landscape, x, _options(config), record)
+        budget = config.evaluations if strength == 0 else math.ceil(config.evaluations / 3)
+        found = lbfgs(landscape, x, replace(_options(config), max_evaluations=budget), record)
         x = found.x
     return _result(patient, case, config, landscape, found, record, time.process_time() - cpu)
 

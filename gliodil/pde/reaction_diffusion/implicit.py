@@ -41,7 +41,7 @@ class ImplicitDiffusion:
         self._tolerance = (
             max(TOLERANCE, 20 * torch.finfo(problem.grid.dtype).eps) if tolerance is None else tolerance
         )
-        self._bound = problem.bound()
+        self._bound = problem.bound
         means = [c.detach().sum() / max(1, int((c > 0).sum())) for c in problem.coefficients.values]
         self._mean = CosineDiffusion(problem.grid, (means[0], means[1], means[2]))
 

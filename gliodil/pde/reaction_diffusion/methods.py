@@ -78,7 +78,7 @@ class Rkc2:
 
     def __init__(self, problem: ReactionDiffusion) -> None:
         self.problem, self.evaluations = problem, 0
-        self._sigma = problem.bound() + problem.reaction.stiffness()
+        self._sigma = problem.bound + problem.reaction.stiffness()
         self._known: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def _rate(self, u: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ class Strang(Doubled):
         self.problem, self.evaluations = problem, 0
         self._exact = CosineDiffusion.of(problem.grid, problem.coefficients)
         # A bound on a coarse scale: the polynomial stays the same where D changes by a little, as a gradient assumes.
-        bound = problem.bound()
+        bound = problem.bound
         self._sigma = 1.02 ** math.ceil(math.log(bound, 1.02)) if bound > 0 else 0.0
         self._tolerance = tolerance_per_day
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -106,8 +107,9 @@ class ReactionDiffusion:
         out: torch.Tensor = _Diffusion.apply(u, self.coefficients.strides, *self.coefficients.values)  # type: ignore[no-untyped-call]
         return out
 
+    @cached_property
     def bound(self) -> float:
-        """Return a bound of the spectrum of −∇·(D∇) [1/day] (Gershgorin)."""
+        """Bound of the spectrum of −∇·(D∇) [1/day] (Gershgorin)."""
         return float(spectral_bound(self.coefficients, self.grid.cells))
 
 

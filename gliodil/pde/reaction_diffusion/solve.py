@@ -112,8 +112,8 @@ def solve(
             expected="a finite duration in days, at least one step, a positive tolerance",
             found=f"duration {duration}, steps {steps}, tolerance {tolerance}",
         )
-    if not (math.isfinite(problem.bound()) and math.isfinite(problem.reaction.stiffness())):
-        raise NumericsError("The coefficients of the equation are not finite.", found=f"{problem.bound()}")
+    if not (math.isfinite(problem.bound) and math.isfinite(problem.reaction.stiffness())):
+        raise NumericsError("The coefficients of the equation are not finite.", found=f"{problem.bound}")
     chosen = make(method, problem, tolerance / max(duration, 1e-9))
     if duration == 0:
         return GridSolution(u0, "finished", "Nothing to do.", 0.0, (), 0, 0)
@@ -137,7 +137,7 @@ def _equal(method: Method, u0: torch.Tensor, duration: float, steps: int) -> Gri
 def _adapted(
     method: Method, u0: torch.Tensor, duration: float, tolerance: float, max_steps: int
 ) -> GridSolution:
-    u, day, h = u0, 0.0, duration / 50
+    u, day, h = u0, 0.0, duration / 10
     taken: list[float] = []
     rejected, finite = 0, True
     status: Status = "finished"
