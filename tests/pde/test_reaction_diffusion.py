@@ -272,16 +272,23 @@ def test_exploding_steps_end_with_a_status() -> None:
     assert solve(problem, u0, duration=100.0, method="imex", tolerance=1e-2).status == "finished"
 
 
-def test_budget_and_nan_end_with_a_status() -> None:
+def test_budget_and_nan_end_with_a_status(random_model: ModelFactory) -> None:
     problem = box()
     u0 = seeded(problem.grid)
     stopped = solve(problem, u0, duration=100.0, method="rkc2", tolerance=1e-6, max_steps=5)
     assert stopped.status == "budget"
     assert 0 < stopped.day < 100
     assert bool(torch.isfinite(stopped.u).all())
-    lost = solve(problem, u0.clone().fill_(math.nan), duration=10.0, method="rkc2")
-    assert lost.status == "diverged"
-    assert lost.day == 0
+    for method in METHOD_NAMES:
+        for how in ({"steps": 4}, {"tolerance": 1e-3}):
+            lost = solve(problem, torch.full_like(u0, math.nan), duration=10.0, method=method, **how)  # type: ignore[arg-type]
+            assert lost.status == "diverged"
+            assert lost.day == 0
+    # One step over a stiff grid asks for a polynomial of too high a degree; shorter ones do.
+    stiff = tissue(random_model((7, 6, 5)), d=30.0)
+    u0 = seeded(stiff.grid)
+    assert solve(stiff, u0, duration=100.0, steps=1).status == "diverged"
+    assert solve(stiff, u0, duration=100.0, tolerance=1e-2).status == "finished"
 
 
 def test_nothing_to_do_and_nonsense() -> None:

@@ -10,6 +10,7 @@ The adjoint is one more solve with the same matrix: for L(x), λ = (I − τA)�
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -69,9 +70,12 @@ class ImplicitDiffusion:
         p = torch.zeros_like(b)
         before = 1.0
         for count in range(MOST_ITERATIONS):
-            if float(r.norm()) <= target:
+            left = float(r.norm())
+            if left <= target:
                 self.applications += count + 1
                 return x
+            if not math.isfinite(left):
+                break
             z = self._mean.solve(r, tau) if tau * self._bound > STIFF else r
             now = float(r @ z)
             p = z.add(p, alpha=now / before if count else 0.0)

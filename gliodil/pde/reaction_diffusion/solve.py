@@ -124,7 +124,10 @@ def solve(
 
 def _equal(method: Method, u0: torch.Tensor, duration: float, steps: int) -> GridSolution:
     h = duration / steps
-    u = method.sweep(u0, h, steps)
+    try:
+        u = method.sweep(u0, h, steps)
+    except NumericsError as error:
+        return GridSolution(u0, "diverged", str(error), 0.0, (), 0, method.evaluations)
     if not sane(u):
         message = (
             f"{steps} steps of {h:.3g} days are too large for this equation; nothing of the result is kept."
@@ -149,9 +152,12 @@ def _adapted(
             status = "stalled" if finite else "diverged"
             break
         h = min(h, duration - day)
-        after, estimate = method.estimated(u, h)
-        error = float(estimate.abs().max()) / tolerance
-        finite = math.isfinite(error) and sane(after)
+        try:
+            after, estimate = method.estimated(u, h)
+            error = float(estimate.abs().max()) / tolerance
+            finite = math.isfinite(error) and sane(after)
+        except NumericsError:  # an inner iteration failed: to be tried with a shorter step
+            finite = False
         if finite and error <= 1:
             u, day = after, day + h
             taken.append(h)
