@@ -26,6 +26,9 @@ _PUBLIC = {
     "simulate": "gliodil.data.synthetic",
     "Fit": "gliodil.inference.result",
     "FitConfig": "gliodil.inference.config",
+    "LearnedFit": "gliodil.inference.learned_result",
+    "LongitudinalPatient": "gliodil.data.longitudinal",
+    "simulate_longitudinal": "gliodil.data.longitudinal",
     "fit": "gliodil.inference.fit",
     "Plans": "gliodil.planning.plans",
     "plan": "gliodil.planning.plan",
@@ -34,6 +37,8 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from gliodil.data.longitudinal import LongitudinalPatient as LongitudinalPatient
+    from gliodil.data.longitudinal import simulate_longitudinal as simulate_longitudinal
     from gliodil.data.nifti import read_nifti as read_nifti
     from gliodil.data.nifti import write_nifti as write_nifti
     from gliodil.data.patient import Patient as Patient
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from gliodil.errors import GliodilError as GliodilError
     from gliodil.inference.config import FitConfig as FitConfig
     from gliodil.inference.fit import fit as fit
+    from gliodil.inference.learned_result import LearnedFit as LearnedFit
     from gliodil.inference.result import Fit as Fit
     from gliodil.pipeline import plan_patient as plan_patient
     from gliodil.planning.plan import plan as plan

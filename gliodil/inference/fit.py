@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 import torch
 
+from gliodil.data.longitudinal import LongitudinalPatient
 from gliodil.data.patient import Patient
-from gliodil.errors import GeometryError, NumericsError
+from gliodil.errors import GeometryError, InputError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
@@ -32,6 +34,7 @@ from gliodil.inference.foci import search, search_foci
 from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.label_misfit import explained, label_misfit_mm
 from gliodil.inference.landscape import LossLandscape
+from gliodil.inference.learned_result import LearnedFit
 from gliodil.inference.mobility import STIFFNESS_MM3, Mobility, softened
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.public_path import fit_public
@@ -50,6 +53,8 @@ LARGE_FIELD = 10**8
 MOBILITY_EVALUATIONS = 100
 """Budget of gradients at each stiffness of the mobility field."""
 
+GROWTHS = ("fisher-kolmogorov", "learned")
+
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
 
@@ -66,13 +71,42 @@ class Outcome:
     misfit_mm: float | None = None
 
 
-def fit(patient: Patient, *, config: FitConfig | None = None, progress: Progress | None = None) -> Fit:
-    """Infer the tumour-cell density of a patient.
+@overload
+def fit(
+    patient: Patient,
+    *,
+    growth: Literal["fisher-kolmogorov"] = ...,
+    config: FitConfig | None = ...,
+    progress: Progress | None = ...,
+) -> Fit: ...
+
+
+@overload
+def fit(
+    patient: Patient | LongitudinalPatient,
+    *,
+    growth: Literal["learned"],
+    config: FitConfig | None = ...,
+    progress: Progress | None = ...,
+) -> LearnedFit: ...
+
+
+def fit(
+    patient: Patient | LongitudinalPatient,
+    *,
+    growth: str = "fisher-kolmogorov",
+    config: FitConfig | None = None,
+    progress: Progress | None = None,
+) -> Fit | LearnedFit:
+    """Infer the tumour-cell density of a patient, or the law that it grows by.
 
     Parameters
     ----------
     patient
-        Segmentation, white- and grey-matter maps, and optionally FET-PET.
+        Segmentation, white- and grey-matter maps, and optionally FET-PET; for a learned law, its visits.
+    growth
+        ``"fisher-kolmogorov"``, or ``"learned"``: a law of growth is fitted to the densities of several visits
+        (``learned.fit_learned``, which has further settings).
     config
         Settings; ``FitConfig()`` if not given.
     progress
@@ -86,11 +120,29 @@ def fit(patient: Patient, *, config: FitConfig | None = None, progress: Progress
     Raises
     ------
     InputError, GeometryError
-        If the patient cannot be set up (see ``case.set_up``).
+        If the patient cannot be set up (see ``case.set_up``), or the growth is unknown.
     NumericsError
         If the loss is not finite from the start.
     """
     config = config or FitConfig()
+    if growth == "learned":
+        from gliodil.inference.learned import fit_learned
+
+        return fit_learned(patient, fit_config=config, progress=progress)
+    if growth != "fisher-kolmogorov":
+        raise InputError(
+            "Unknown growth.",
+            patient=patient.identity,
+            expected=" or ".join(GROWTHS),
+            found=str(growth),
+        )
+    if not isinstance(patient, Patient):
+        raise InputError(
+            "Fisher-Kolmogorov growth is fitted to one visit.",
+            patient=patient.identity,
+            found="a patient with several visits",
+            remedy="hand in its .patient, or growth='learned'",
+        )
     record = Recorder(progress=progress)
     try:
         case = set_up(patient, config)
