@@ -213,6 +213,28 @@ def solve(
         return loop.run(start, progress)
 
 
+def relative_error(
+    problem: Problem, count: int, seed: int, like: torch.Tensor
+) -> Callable[[Network, torch.Tensor], tuple[float | None, float | None]]:
+    """Return the function (network, θ) ↦ relative L2 and mean square error under the evaluation law.
+
+    Its points are seeded apart: training neither sees them nor depends on how many there are.
+    """
+    if problem.exact is None:
+        return lambda network, theta: (None, None)
+    law = torch.Generator(device=like.device).manual_seed(seed + 1_000_003)
+    test = problem.draw_test(count, generator=law, dtype=like.dtype)
+    truth = problem.exact(test)
+
+    def errors(network: Network, theta: torch.Tensor) -> tuple[float | None, float | None]:
+        chunk = max(100, 4_000_000 // network.size)
+        parts = [predict(problem, network, theta, x) for x in test.split(chunk)]
+        wrong = (torch.cat(parts) - truth).square().mean()
+        return float((wrong / truth.square().mean()).sqrt()), float(wrong)
+
+    return errors
+
+
 class _Loop:
     """The state of one call of `solve`."""
 
@@ -234,12 +256,8 @@ class _Loop:
         self.generator = torch.Generator(device=device).manual_seed(seed)
         size = network.size + len(problem.scalars)
         self.count = plan.points or 3 * size
-        self.test: torch.Tensor | None = None
-        if problem.exact is not None:
-            # Seeded apart, so that training neither sees these points nor depends on how many there are.
-            law = torch.Generator(device=device).manual_seed(seed + 1_000_003)
-            self.test = problem.draw_test(test_points, generator=law, dtype=dtype)
-            self.truth = problem.exact(self.test)
+        like = torch.zeros(1, dtype=dtype, device=device)
+        self.errors = relative_error(problem, test_points, seed, like)
 
     def run(self, start: torch.Tensor | None, progress: Callable[[Record], None] | None) -> Solution:
         plan, theta = self.plan, self._start(start)
@@ -270,7 +288,7 @@ class _Loop:
                     break
             validation = self.validate(theta)
             before = time.process_time()
-            error, mse = self.errors(theta)
+            error, mse = self.errors(self.network, theta)
             looked += time.process_time() - before
             scalars = tuple(float(s) for s in theta[self.network.size :])
             now = time.monotonic() - wall
@@ -333,14 +351,6 @@ class _Loop:
             self.problem, self.network, points, kappa=1.0, conditions=self.draw_conditions()
         )
         return math.sqrt(2 * objective.loss(theta))
-
-    def errors(self, theta: torch.Tensor) -> tuple[float | None, float | None]:
-        """Return relative L2 and mean square error under the evaluation law."""
-        if self.test is None:
-            return None, None
-        parts = [predict(self.problem, self.network, theta, x) for x in self.test.split(20_000)]
-        wrong = (torch.cat(parts) - self.truth).square().mean()
-        return float((wrong / self.truth.square().mean()).sqrt()), float(wrong)
 
     def _start(self, start: torch.Tensor | None) -> torch.Tensor:
         size = self.network.size + len(self.problem.scalars)
