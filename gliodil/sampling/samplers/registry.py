@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,20 +13,34 @@ from gliodil.sampling.domain import Box
 from gliodil.sampling.points import Sampler
 from gliodil.sampling.samplers.base import LawSampler
 from gliodil.sampling.samplers.defensive import DefensiveSampler
+from gliodil.sampling.samplers.flow import FlowSampler
+from gliodil.sampling.samplers.growing import DasGSampler, FailureInformedSampler, RarDSampler, RarSampler
 from gliodil.sampling.samplers.h1 import H1Sampler
+from gliodil.sampling.samplers.r3 import R3Sampler
 from gliodil.sampling.samplers.rad import RadSampler
+from gliodil.sampling.samplers.smc import SmcSampler
 from gliodil.sampling.samplers.uniform import SobolSampler, UniformSampler
 
-# Laws that may vanish somewhere; they are mixed with uniform points unless uniform=0 is asked for.
-NEED_DEFENCE = ("h1",)
 Maker = Callable[..., Sampler]
 
 MAKERS: dict[str, Maker] = {
     "uniform": UniformSampler,
     "sobol": SobolSampler,
+    "rar": RarSampler,
+    "rar-d": RarDSampler,
     "rad": RadSampler,
+    "r3": R3Sampler,
+    "failure-informed": FailureInformedSampler,
+    "das-g": DasGSampler,
+    "das-r": partial(FlowSampler, objective="kl"),
+    "aas": FlowSampler,
+    "aas-logit": partial(FlowSampler, flow="logit"),
     "h1": H1Sampler,
+    "smc": SmcSampler,
 }
+# Their laws may vanish somewhere; they are mixed with uniform points unless uniform=0 is asked for.
+NEED_DEFENCE = ("das-r", "aas", "aas-logit", "h1", "smc")
+SEEDED = ("das-g", "das-r", "aas", "aas-logit")
 
 
 def make_sampler(name: str, box: Box, *, dtype: torch.dtype, seed: int, **settings: Any) -> Sampler:
@@ -61,6 +76,3 @@ def make_sampler(name: str, box: Box, *, dtype: torch.dtype, seed: int, **settin
         raise InputError(f"{name} keeps its points and cannot be mixed.", found=str(mixture))
     inner: LawSampler = sampler  # type: ignore[assignment]
     return DefensiveSampler(inner, box, dtype=dtype, **mixture)
-
-
-SEEDED: tuple[str, ...] = ()
