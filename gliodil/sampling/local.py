@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.sampling.cells import Cells, lattice, ring
+from gliodil.sampling.leaves import Cells, lattice, ring
 from gliodil.sampling.derivatives import Jet, coordinates
 from gliodil.sampling.networks import LocalBases
 from gliodil.sampling.objective import Objective, squared_residual
