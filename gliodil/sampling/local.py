@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.sampling.leaves import Cells, lattice, ring
 from gliodil.sampling.derivatives import Jet, coordinates
+from gliodil.sampling.leaves import Cells, lattice, ring
 from gliodil.sampling.networks import LocalBases
 from gliodil.sampling.objective import Objective, squared_residual
 from gliodil.sampling.points import Points, Sampler

@@ -320,7 +320,8 @@ class _Loop:
                 break
             if self.sampler is not None and len(history) % plan.adapt == 0:
                 law = squared_residual(self.problem, self.network, theta)
-                self.sampler.update(law, generator=self.generator)
+                with torch.enable_grad():  # a flow is trained
+                    self.sampler.update(law, generator=self.generator)
         return Solution(self.problem, self.network, best_theta, status, message, self.seed, tuple(history))
 
     def draw(self, count: int) -> Points:
