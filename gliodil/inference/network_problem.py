@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -37,7 +38,7 @@ from gliodil.sampling.derivatives import Jet
 from gliodil.sampling.domain import Box
 from gliodil.sampling.objective import Objective
 from gliodil.sampling.points import Points
-from gliodil.sampling.problems.problem import Condition, DrawPoints, Problem
+from gliodil.sampling.problems.problem import Condition, Problem
 from gliodil.sampling.solve import Solution
 
 GROWTH_ERROR = 0.02
@@ -48,6 +49,8 @@ EFFECTIVE_POINTS = 200.0
 WEIGHT_LABELS = 150.0
 REACH_MM = 20.0
 """The equation and the labels are asked for in tissue up to here from the visible tumour."""
+RIM_MM = 5.0
+"""Two thirds of the label rows are this near to a boundary between labels."""
 SECOND_ORDER = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 
 
@@ -72,7 +75,8 @@ class PatientProblem:
         self.grey = _stencil(self.case.model.grey_faces, grid.spacing)
         self.near = self.case.model.passable & (self._distance() <= REACH_MM)
         self.cells = torch.nonzero(self.near).reshape(-1)
-        self.centres = grid.centres().T[self.cells]
+        self.rims = self._rims()
+        self.centres = grid.centres().T
         extent = tuple(n * h for n, h in zip(grid.shape, grid.spacing, strict=True))
         self.box = Box((0.0, 0.0, 0.0, 0.0), (*extent, self.duration))
 
@@ -87,9 +91,9 @@ class PatientProblem:
             residual=self.growth,
             lift=self.lift,
             conditions=(
-                Condition(self.labels, self._at(self.duration), labels),
-                Condition(self.seed, self._at(0.0), seed),
-                Condition(self.priors, self._at(0.0), float(self._prior_count)),
+                Condition(self.labels, self._draw_labels, labels),
+                Condition(self.seed, self._draw_seed, seed),
+                Condition(self.priors, self._draw_seed, float(self._prior_count)),
             ),
             scalars=tuple(self.parameters.encode(self.start).tolist()),
             inside=lambda x: self.near[self.cell(x)],
@@ -190,14 +194,34 @@ class PatientProblem:
     def _prior_count(self) -> int:
         return 6 if self.loss.three_levels else 5
 
-    def _at(self, time: float) -> DrawPoints:
-        def draw(count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
-            device = generator.device
-            chosen = torch.randint(len(self.cells), (count,), generator=generator, device=device)
-            at = torch.full((count, 1), time, dtype=dtype, device=device)
-            return torch.cat([self.centres[chosen].to(dtype), at], dim=1)
+    def _draw_labels(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """Draw centres of cells at the end, two thirds of them near a boundary between labels."""
+        near = 2 * count // 3
+        chosen = [_choose(self.rims, near, generator), _choose(self.cells, count - near, generator)]
+        return self._centres(torch.cat(chosen), self.duration, dtype)
 
-        return draw
+    def _draw_seed(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """Draw centres of cells at the start."""
+        return self._centres(_choose(self.cells, count, generator), 0.0, dtype)
+
+    def _centres(self, cells: torch.Tensor, time: float, dtype: torch.dtype) -> torch.Tensor:
+        at = self.centres[cells].to(dtype)
+        return torch.cat([at, torch.full_like(at[:, :1], time)], dim=1)
+
+    def _rims(self) -> torch.Tensor:
+        """Cells within ``RIM_MM`` of a boundary between labels."""
+        from scipy import ndimage
+
+        grid, case = self.case.grid, self.case
+        labels = grid.box(case.oedema.long() + 2 * case.core + case.necrotic).cpu().numpy()
+        within = np.zeros(labels.shape, dtype=bool)
+        for level in (1, 2, 3):
+            inside = labels >= level
+            if inside.any():
+                out = ndimage.distance_transform_edt(~inside, sampling=grid.spacing)
+                deep = ndimage.distance_transform_edt(inside, sampling=grid.spacing)
+                within |= np.maximum(out, deep) <= RIM_MM
+        return torch.nonzero(grid.mask(within) & self.near).reshape(-1)
 
     def _distance(self) -> torch.Tensor:
         """Distance of every cell from the visible tumour [mm]: (N,)."""
@@ -211,6 +235,10 @@ class PatientProblem:
 def density(psi: torch.Tensor) -> torch.Tensor:
     """Return u = (1 + e^ψ)⁻²."""
     return torch.sigmoid(-psi).square()
+
+
+def _choose(of: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    return of[torch.randint(len(of), (count,), generator=generator, device=of.device)]
 
 
 def _front(u: torch.Tensor) -> torch.Tensor:

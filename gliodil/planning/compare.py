@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliodil.inference.result import Fit
 from gliodil.inference.score import score
@@ -18,7 +19,7 @@ def compare(
     other: Fit,
     other_plans: Plans,
     *,
-    visible: np.ndarray[Any, np.dtype[np.bool_]],
+    visible: NDArray[np.bool_],
     truth: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Return how a fit and its plans compare with another fit of the same patient.
@@ -36,7 +37,8 @@ def compare(
     `agreement`, the scores of ``inference.score`` with the other density in place of the truth; `ctv_model_dice`;
     `truth`.
     """
-    a, b = plans.model.data > 0, other_plans.model.data > 0
+    here, there = plans.model.data > 0, other_plans.model.data > 0
+    both, total = int((here & there).sum()), int(here.sum()) + int(there.sum())
     return {
         "method": other.method,
         "status": other.status,
@@ -45,8 +47,6 @@ def compare(
         "label_misfit_mm": other.label_misfit_mm,
         "parameters": {name: entry.value for name, entry in other.parameters.items()},
         "agreement": score(fit.density, other.density, visible),
-        "ctv_model_dice": float(
-            2 * np.count_nonzero(a & b) / max(np.count_nonzero(a) + np.count_nonzero(b), 1)
-        ),
+        "ctv_model_dice": 2 * both / max(total, 1),
         "truth": None if truth is None else dict(truth),
     }
