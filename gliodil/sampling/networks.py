@@ -57,8 +57,10 @@ class Network(Protocol):
         """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
         ...
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
-        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P)."""
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P), or the columns of `linear`."""
         ...
 
     def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
@@ -151,9 +153,14 @@ class MLP:
             h = h + a if self._skips(index) else a
         raise AssertionError("a network has a last layer")
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, P)."""
         rows = adjoint.shape[1]
+        if linear_only:
+            features = torch.einsum("sn,snw->nw", adjoint, tape.kept[0][-1][0])
+            return torch.cat([features, adjoint[0][:, None]], 1)
         out = adjoint.new_empty(rows, self.size)
         for where, weight_shape, bar, h in self._backward(theta, tape, adjoint):
             o, i = weight_shape
@@ -267,7 +274,9 @@ class LocalBases:
         features = self._features(x, coefficients)
         return Tape(features @ theta, features)
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, M)."""
         out = tape.kept[0] * adjoint[0][:, None]
         for feature, weight in zip(tape.kept[1:], adjoint[1:], strict=True):
@@ -335,9 +344,15 @@ class Sum:
         ]
         return Tape(torch.stack([tape.streams for tape in tapes]).sum(0), tapes)
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, P)."""
-        shares = zip(self.parts, self._split(theta), tape.kept, strict=True)
+        shares = list(zip(self.parts, self._split(theta), tape.kept, strict=True))
+        if linear_only:
+            part, share, own = shares[-1]
+            columns: torch.Tensor = part.jacobian(share, own, adjoint, linear_only=True)
+            return columns
         return torch.cat([part.jacobian(share, own, adjoint) for part, share, own in shares], dim=1)
 
     def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:

@@ -107,15 +107,17 @@ class Objective:
         """Return F(θ)."""
         return 0.5 * float(self.residual(theta).square().sum())
 
-    def linearize(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weighted residual (rows,) and its Jacobian (rows, P)."""
+    def linearize(
+        self, theta: torch.Tensor, *, linear_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weighted residual (rows,) and its Jacobian (rows, P), or the linear parameters' columns."""
         share = theta[: self.network.size]
         rows, jacobians = [], []
         for block in self.blocks:
             r, tape, adjoint, scalar = self._rows(block, theta, adjoints=True)
             rows.append(r)
-            own = self.network.jacobian(share, tape, adjoint)
-            jacobians.append(own if scalar is None else torch.cat([own, scalar], 1))
+            own = self.network.jacobian(share, tape, adjoint, linear_only=linear_only)
+            jacobians.append(own if scalar is None or linear_only else torch.cat([own, scalar], 1))
         return torch.cat(rows), jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians)
 
     def gradient(self, theta: torch.Tensor) -> tuple[float, torch.Tensor]:
