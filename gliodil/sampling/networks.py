@@ -57,6 +57,10 @@ class Network(Protocol):
         """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
         ...
 
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        ...
+
     def jacobian(
         self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
     ) -> torch.Tensor:
@@ -153,6 +157,19 @@ class MLP:
             h = h + a if self._skips(index) else a
         raise AssertionError("a network has a last layer")
 
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        lower, upper = self.box.bounds(x)
+        h = 2 * (x - lower) / (upper - lower) - 1
+        if self.fourier:
+            z = h @ self._frequencies(x).T
+            h = torch.cat([z.sin(), z.cos()], -1)
+        *layers, (last, bias) = self._split(theta)
+        for index, (weight, shift) in enumerate(layers):
+            a = (h @ weight.T + shift).tanh()
+            h = h + a if self._skips(index) else a
+        return (h @ last.T + bias)[:, 0]
+
     def jacobian(
         self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
     ) -> torch.Tensor:
@@ -216,12 +233,18 @@ class MLP:
             h[1 + axis, :, axis] = slope[axis]
         if not self.fourier:
             return h
-        frequencies = torch.Generator(device=x.device).manual_seed(self.fourier_seed)
-        b = torch.randn(self.fourier, d, generator=frequencies, dtype=x.dtype, device=x.device)
-        z = h @ (self.fourier_scale * b).T
+        z = h @ self._frequencies(x).T
         s, c = z[0].sin(), z[0].cos()
         return torch.cat(
             [_activate(z, coefficients, s, c, -s, -c), _activate(z, coefficients, c, -s, -c, s)], dim=-1
+        )
+
+    def _frequencies(self, like: torch.Tensor) -> torch.Tensor:
+        """The fixed frequencies: (fourier, d)."""
+        seeded = torch.Generator(device=like.device).manual_seed(self.fourier_seed)
+        shape = (self.fourier, self.box.dimension)
+        return self.fourier_scale * torch.randn(
+            *shape, generator=seeded, dtype=like.dtype, device=like.device
         )
 
     def _skips(self, index: int) -> bool:
@@ -274,6 +297,10 @@ class LocalBases:
         features = self._features(x, coefficients)
         return Tape(features @ theta, features)
 
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        return self._values(x)[0] @ theta
+
     def jacobian(
         self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
     ) -> torch.Tensor:
@@ -293,25 +320,24 @@ class LocalBases:
         return [(self.size,)]
 
     def _features(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        widths = self.widths.to(x)
+        value, y = self._values(x)
+        streams = [value, *(value * y[axis] / -widths[:, axis] for axis in range(x.shape[1]))]
+        for c in coefficients.tolist():
+            curvature = torch.zeros_like(value)
+            for axis, share in enumerate(c):
+                if share != 0:
+                    curvature += (share / widths[:, axis] ** 2) * (y[axis].square() - 1)
+            streams.append(value * curvature)
+        return torch.stack(streams)
+
+    def _values(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return φ (N, M) and the scaled offsets per axis."""
         centres, widths = self.centres.to(x), self.widths.to(x)
-        count, d = x.shape
-        k = coefficients.shape[0]
-        out = x.new_empty(1 + d + k, count, self.size)
-        y = [(x[:, axis, None] - centres[:, axis]) / widths[:, axis] for axis in range(d)]
-        exponent = y[0].square()
-        for axis in range(1, d):
-            exponent.addcmul_(y[axis], y[axis])
-        out[0] = exponent.mul_(-0.5).exp_()
-        for axis in range(d):
-            out[1 + axis] = out[0] * y[axis] / -widths[:, axis]
-        for row in range(k):
-            curvature = sum(
-                float(coefficients[row, axis]) * (y[axis].square() - 1) / widths[:, axis] ** 2
-                for axis in range(d)
-                if coefficients[row, axis] != 0
-            )
-            out[1 + d + row] = out[0] * curvature
-        return out
+        y = [(x[:, axis, None] - centres[:, axis]) / widths[:, axis] for axis in range(x.shape[1])]
+        exponent = torch.stack([part.square() for part in y]).sum(0)
+        # Below e^-100 a product of two is nothing, and slow: it would be denormal.
+        return torch.where(exponent > 200, 0.0, (-0.5 * exponent).exp()), y
 
 
 @dataclass(frozen=True)
@@ -343,6 +369,11 @@ class Sum:
             for part, share in zip(self.parts, self._split(theta), strict=True)
         ]
         return Tape(torch.stack([tape.streams for tape in tapes]).sum(0), tapes)
+
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        shares = zip(self.parts, self._split(theta), strict=True)
+        return torch.stack([part.value(share, x) for part, share in shares]).sum(0)
 
     def jacobian(
         self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False

@@ -169,10 +169,10 @@ class Objective:
 def predict(problem: Problem, network: Network, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return u(x): (N,)."""
     x_jets = coordinates(x, ())
-    n = Jet(network.forward(theta[: network.size], x, x_jets[0].coefficients).streams, x_jets[0].coefficients)
+    n = network.value(theta[: network.size], x)
     if problem.distance is not None:
-        n = problem.distance(x_jets) * n
-    return (n if problem.lift is None else problem.lift(x_jets) + n).value
+        n = problem.distance(x_jets).value * n
+    return n if problem.lift is None else problem.lift(x_jets).value + n
 
 
 def squared_residual(

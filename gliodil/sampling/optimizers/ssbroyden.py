@@ -18,6 +18,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from gliodil.sampling.objective import Objective
@@ -113,9 +114,9 @@ def _search(
         length = line_search(
             lambda t: at(t)[0],
             lambda t: (at(t)[1] @ direction).reshape(1).cpu().numpy(),
-            [0.0],
-            [1.0],
-            gfk=[slope],
+            np.zeros(1),
+            np.ones(1),
+            gfk=np.array([slope]),
             old_fval=loss,
             c2=0.9,
             maxiter=20,
