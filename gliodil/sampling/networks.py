@@ -53,6 +53,10 @@ class Network(Protocol):
         """Draw starting parameters: (P,)."""
         ...
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the weights and biases in the order of θ."""
+        ...
+
     def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
         """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
         ...
@@ -144,7 +148,7 @@ class MLP:
         """Evaluate all streams at x (N, d)."""
         h = self._enter(x, coefficients)
         layers = self._split(theta)
-        kept = []
+        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
         for index, (weight, bias) in enumerate(layers):
             z = h @ weight.T
             z[0] += bias
@@ -305,7 +309,7 @@ class LocalBases:
         self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
     ) -> torch.Tensor:
         """Return per-sample derivatives: (N, M)."""
-        out = tape.kept[0] * adjoint[0][:, None]
+        out: torch.Tensor = tape.kept[0] * adjoint[0][:, None]
         for feature, weight in zip(tape.kept[1:], adjoint[1:], strict=True):
             if bool(weight.any()):
                 out.addcmul_(feature, weight[:, None])
@@ -396,7 +400,7 @@ class Sum:
         return [shape for part in self.parts for shape in part.shapes()]
 
     def _split(self, theta: torch.Tensor) -> Sequence[torch.Tensor]:
-        return theta.split([part.size for part in self.parts])
+        return torch.split(theta, [part.size for part in self.parts])
 
 
 def _tanh_derivatives(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -133,7 +133,7 @@ class Objective:
 
         def transpose(v: torch.Tensor) -> torch.Tensor:
             total = torch.zeros_like(theta)
-            for part, (_, tape, adjoint, scalar) in zip(v.split(sizes), passes, strict=True):
+            for part, (_, tape, adjoint, scalar) in zip(torch.split(v, sizes), passes, strict=True):
                 total[: self.network.size] += self.network.gradient(share, tape, adjoint * part)
                 if scalar is not None:
                     total[self.network.size :] += part @ scalar
@@ -182,7 +182,7 @@ def squared_residual(
 
     def evaluate(x: torch.Tensor) -> torch.Tensor:
         parts = []
-        for piece in x.to(theta.dtype).split(chunk):
+        for piece in torch.split(x.to(theta.dtype), chunk):
             block = make_block(problem, problem.residual, piece, torch.ones_like(piece[:, 0]), masked=True)
             streams = network.forward(theta[: network.size], piece, block.coefficients).streams
             scalars = theta[network.size :].expand(piece.shape[0], -1)

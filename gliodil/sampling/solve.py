@@ -233,7 +233,7 @@ def relative_error(
 
     def errors(network: Network, theta: torch.Tensor) -> tuple[float | None, float | None]:
         chunk = max(100, 4_000_000 // network.size)
-        parts = [predict(problem, network, theta, x) for x in test.split(chunk)]
+        parts = [predict(problem, network, theta, x) for x in torch.split(test, chunk)]
         wrong = (torch.cat(parts) - truth).square().mean()
         return float((wrong / truth.square().mean()).sqrt()), float(wrong)
 

@@ -125,7 +125,7 @@ class SOAP:
                 break
             self._steps += 1
             rate = self.learning_rate / math.sqrt(1 + self._steps / self.decay)
-            pieces = gradient.split([math.prod(shape) for shape in shapes])
+            pieces = torch.split(gradient, [math.prod(shape) for shape in shapes])
             moves = [
                 self._move(piece.reshape(shape), state).reshape(-1)
                 for piece, shape, state in zip(pieces, shapes, self._states, strict=True)
@@ -152,4 +152,5 @@ class SOAP:
         state["variance"] = variance = self.betas[1] * variance + (1 - self.betas[1]) * rotated**2
         first = m / (1 - self.betas[0] ** self._steps)
         move = first / ((variance / (1 - self.betas[1] ** self._steps)).sqrt() + 1e-12)
-        return left @ move @ right.T if matrix else move
+        back: torch.Tensor = left @ move @ right.T if matrix else move
+        return back

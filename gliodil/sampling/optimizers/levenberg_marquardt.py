@@ -187,7 +187,8 @@ def _iterative(a: torch.Tensor, r: torch.Tensor, rank: int, inner: int) -> Any:
     def solve(damping: float) -> tuple[torch.Tensor, float]:
         def precondition(v: torch.Tensor) -> torch.Tensor:
             inside = basis.T @ v
-            return basis @ ((values[-1] + damping) / (values + damping) * inside - inside) + v
+            lifted: torch.Tensor = basis @ ((values[-1] + damping) / (values + damping) * inside - inside)
+            return lifted + v
 
         delta = torch.zeros_like(right)
         residual = right.clone()

@@ -60,14 +60,15 @@ class Cells:
         Within a cell the points are one draw of a randomly shifted lattice: they do not clump.
         """
         count, d = self.centres.shape
-        like = {"dtype": self.centres.dtype, "device": self.centres.device}
         # Additive recurrence with the d-dimensional golden ratio, shifted at random per cell.
         ratio = 2.0
         for _ in range(40):
             ratio = (1 + ratio) ** (1 / (d + 1))
-        steps = torch.tensor([ratio ** -(axis + 1) for axis in range(d)], **like)
-        lattice = torch.arange(each, **like)[:, None] * steps
-        shift = torch.rand(count, 1, d, generator=generator, **like)
+        steps = self.centres.new_tensor([ratio ** -(axis + 1) for axis in range(d)])
+        lattice = torch.arange(each).to(self.centres)[:, None] * steps
+        shift = torch.rand(
+            count, 1, d, generator=generator, dtype=self.centres.dtype, device=self.centres.device
+        )
         z = (lattice + shift) % 1.0 - 0.5
         x = (self.centres[:, None] + z * self.sizes[:, None]).reshape(-1, d)
         return x, (1 / (count * self.volumes)).repeat_interleave(each)
@@ -79,7 +80,7 @@ class Cells:
     def find(self, x: torch.Tensor) -> torch.Tensor:
         """Return which cell holds each point: (N,)."""
         found = []
-        for piece in x.split(max(1, 4_000_000 // max(1, len(self)))):
+        for piece in torch.split(x, max(1, 4_000_000 // max(1, len(self)))):
             off = (piece[:, None] - self.centres).abs() / self.sizes
             found.append(off.amax(-1).argmin(1))
         return torch.cat(found)
