@@ -1,7 +1,7 @@
 """A patient cut out, resampled onto the computational grid and ready to be fitted.
 
 Crop: the bounding box of all tumour labels, enlarged about its centre, and so far that it holds a margin around
-the core, clipped to the image; the grid divides it into ``tree`` per axis. Tissue fractions are interpolated
+the core, clipped to the image; the grid divides it into ``cells`` per axis. Tissue fractions are interpolated
 linearly, labels by nearest neighbour, all through world coordinates.
 
 Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may

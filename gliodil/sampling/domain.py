@@ -24,16 +24,19 @@ class Box:
     upper: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        extents = [b - a for a, b in zip(self.lower, self.upper, strict=False)]
-        if not self.lower or len(self.lower) != len(self.upper):
+        object.__setattr__(self, "lower", tuple(float(v) for v in self.lower))
+        object.__setattr__(self, "upper", tuple(float(v) for v in self.upper))
+        finite = all(math.isfinite(v) for v in (*self.lower, *self.upper))
+        if (
+            not self.lower
+            or len(self.lower) != len(self.upper)
+            or not finite
+            or any(a >= b for a, b in zip(self.lower, self.upper, strict=True))
+        ):
             raise InputError(
-                "A box needs as many lower as upper bounds.",
-                expected="two tuples of one length, at least 1",
-                found=f"{len(self.lower)} and {len(self.upper)}",
-            )
-        if not all(math.isfinite(extent) and extent > 0 for extent in extents):
-            raise InputError(
-                "Every extent of a box must be positive and finite.", found=f"{self.lower} to {self.upper}"
+                "This is not a box.",
+                expected="as many finite lower as upper bounds, each lower one below its upper one",
+                found=f"lower {self.lower}, upper {self.upper}",
             )
 
     @property
@@ -42,9 +45,14 @@ class Box:
         return len(self.lower)
 
     @property
+    def edges(self) -> tuple[float, ...]:
+        """Lengths of the edges."""
+        return tuple(b - a for a, b in zip(self.lower, self.upper, strict=True))
+
+    @property
     def volume(self) -> float:
         """|Ω|."""
-        return math.prod(b - a for a, b in zip(self.lower, self.upper, strict=True))
+        return math.prod(self.edges)
 
     def bounds(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return both corners as tensors (d,) of the dtype and on the device of `like`."""
@@ -60,9 +68,9 @@ class Box:
         return (x - lower) / (upper - lower)
 
     def from_unit(self, z: torch.Tensor) -> torch.Tensor:
-        """Map [0, 1]^d onto the box: (..., d)."""
+        """Map [0, 1]^d onto the box: (..., d); never leaves it by round-off."""
         lower, upper = self.bounds(z)
-        return lower + z * (upper - lower)
+        return torch.minimum(lower + z * (upper - lower), upper)
 
     def contains(self, x: torch.Tensor) -> torch.Tensor:
         """Return which points lie in the closed box: (...,) of bool."""

@@ -2,10 +2,10 @@
 
     u = G + D Σⱼ θⱼ φⱼ,     φⱼ(x) = exp(-½ Σᵢ ((xᵢ - mⱼᵢ)/(a hⱼᵢ))²)
 
-One Gaussian sits in every node of a tree of cells (`tree`), of the cell's size h times an overlap a. Amplitudes solve a
-weighted linear least-squares problem, or a few of them (Gauss-Newton) where the equation is nonlinear; cells that
-hold most of the squared residual are split; what was there before is kept, so that every solve starts from the last one.
-Local scale and density of points are matched by construction: both are the cells'.
+One Gaussian sits in every node of a tree of cells (`leaves`), of the cell's size h times an overlap a. Amplitudes
+solve a weighted linear least-squares problem, or a few of them (Gauss-Newton) where the equation is nonlinear; cells
+that hold most of the squared residual are split; what was there before is kept, so that every solve starts from the
+last one. Local scale and density of points are matched by construction: both are the cells'.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gliodil.sampling.tree import Cells, lattice, ring
 from gliodil.sampling.derivatives import Jet, coordinates
+from gliodil.sampling.leaves import Cells, lattice, ring
 from gliodil.sampling.networks import LocalBases
 from gliodil.sampling.objective import Objective, squared_residual
 from gliodil.sampling.points import Points, Sampler

@@ -265,7 +265,7 @@ def test_boundary_points_lie_on_faces_by_their_measure() -> None:
 
 
 def test_points_of_the_tree_follow_its_density() -> None:
-    from gliodil.sampling.tree import lattice
+    from gliodil.sampling.leaves import lattice
 
     cells = lattice(Box((0.0, 0.0), (1.0, 1.0)), (4, 4), like=torch.zeros(1, dtype=torch.float64))
     marked = torch.zeros(16, 2, dtype=torch.bool)
