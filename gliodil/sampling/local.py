@@ -143,7 +143,8 @@ def solve_local(
         nodes = nodes.join(pieces)
         theta = torch.cat([theta[: network.size], theta.new_zeros(len(pieces)), theta[network.size :]])
         if sampler is not None:
-            sampler.update(squared, generator=generator)
+            with torch.enable_grad():  # a flow is trained
+                sampler.update(squared, generator=generator)
     if best is None:
         raise AssertionError("there is at least one round")
     return Solution(problem, best[1], best[2], status, message, seed, tuple(history))

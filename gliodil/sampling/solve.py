@@ -277,8 +277,7 @@ class _Loop:
 
         if self.sampler is not None and start is None:
             for _ in range(plan.prepare):
-                law = squared_residual(self.problem, self.network, theta)
-                self.sampler.update(law, generator=self.generator)
+                self._adapt(theta)
 
         while step < plan.steps and spent() < plan.budget_s:
             objective = Objective(
@@ -329,9 +328,14 @@ class _Loop:
                 )
                 break
             if self.sampler is not None and len(history) % plan.adapt == 0:
-                law = squared_residual(self.problem, self.network, theta)
-                self.sampler.update(law, generator=self.generator)
+                self._adapt(theta)
         return Solution(self.problem, self.network, best_theta, status, message, self.seed, tuple(history))
+
+    def _adapt(self, theta: torch.Tensor) -> None:
+        if self.sampler is not None:
+            law = squared_residual(self.problem, self.network, theta)
+            with torch.enable_grad():  # a flow is trained
+                self.sampler.update(law, generator=self.generator)
 
     def draw(self, count: int) -> Points:
         """Draw from the defensive mixture; the density is the mixture's."""
