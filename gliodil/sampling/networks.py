@@ -49,8 +49,14 @@ class Network(Protocol):
         """The parameters in which the network is linear (may be empty)."""
         ...
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Draw starting parameters: (P,)."""
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw starting parameters (P,), with detail near the points `through` (n, d) if there are any."""
         ...
 
     def shapes(self) -> list[tuple[int, ...]]:
@@ -127,8 +133,17 @@ class MLP:
         """Weights and bias of the last layer."""
         return slice(self.size - self.hidden[-1] - 1, self.size)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Draw the first layer at `first_scale`, the others by Glorot's rule: (P,)."""
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw the first layer at `first_scale`, the others by Glorot's rule: (P,).
+
+        Hyperplanes of the first layer pass through points drawn from `through`, or uniformly.
+        """
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator, dtype=dtype, device=generator.device)
@@ -137,8 +152,11 @@ class MLP:
         for index, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
             if index == 0 and not self.fourier:
                 weight = self.first_scale * normal(o, i) / math.sqrt(i)
-                through = 2 * torch.rand(o, i, generator=generator, dtype=dtype, device=generator.device) - 1
-                bias = -(weight * through).sum(1)
+                anchors = torch.rand(o, i, generator=generator, dtype=dtype, device=generator.device)
+                if through is not None:
+                    picked = torch.randint(len(through), (o,), generator=generator, device=generator.device)
+                    anchors = self.box.to_unit(through.to(dtype))[picked]
+                bias = -(weight * (2 * anchors - 1)).sum(1)
             else:
                 weight, bias = normal(o, i) * math.sqrt(2 / (i + o)), normal(o) * 0.0
             parts += [weight.reshape(-1), bias]
@@ -292,7 +310,13 @@ class LocalBases:
         """All of them."""
         return slice(0, self.size)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return zeros: (M,)."""
         return torch.zeros(self.size, dtype=dtype, device=generator.device)
 
@@ -362,9 +386,17 @@ class Sum:
         before = self.size - self.parts[-1].size
         return slice(before + last.start, before + last.stop)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Draw each part's starting parameters."""
-        return torch.cat([part.initial(generator=generator, dtype=dtype) for part in self.parts])
+        return torch.cat(
+            [part.initial(generator=generator, dtype=dtype, through=through) for part in self.parts]
+        )
 
     def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
         """Evaluate all streams at x (N, d)."""

@@ -73,7 +73,8 @@ class Schedule:
         Draws between two updates of the sampler.
     prepare
         Updates of the sampler before the first step, on the residual of u = G (the last layer is zero then): in
-        many dimensions a random network would hide a localized source.
+        many dimensions a random network would hide a localized source. The network's first layer is then drawn
+        through points of that law.
     """
 
     budget_s: float = 60.0
@@ -275,9 +276,10 @@ class _Loop:
         def spent() -> float:
             return time.process_time() - cpu - looked
 
-        if self.sampler is not None and start is None:
+        if self.sampler is not None and start is None and plan.prepare:
             for _ in range(plan.prepare):
                 self._adapt(theta)
+            theta = self._start(None, through=self.draw(1000).x)
 
         while step < plan.steps and spent() < plan.budget_s:
             objective = Objective(
@@ -366,10 +368,10 @@ class _Loop:
         )
         return math.sqrt(2 * objective.loss(theta))
 
-    def _start(self, start: torch.Tensor | None) -> torch.Tensor:
+    def _start(self, start: torch.Tensor | None, *, through: torch.Tensor | None = None) -> torch.Tensor:
         size = self.network.size + len(self.problem.scalars)
         if start is None:
-            own = self.network.initial(generator=self.generator, dtype=self.dtype)
+            own = self.network.initial(generator=self.generator, dtype=self.dtype, through=through)
             own[self.network.linear] = 0.0
             return torch.cat([own, own.new_tensor(self.problem.scalars)])
         if start.shape != (size,):
