@@ -2,10 +2,10 @@
 
     u = G + D Σⱼ θⱼ φⱼ,     φⱼ(x) = exp(-½ Σᵢ ((xᵢ - mⱼᵢ)/(a hⱼᵢ))²)
 
-One Gaussian sits in every node of a tree of cells (`cells`), of the cell's size h times an overlap a. Amplitudes solve a
-weighted linear least-squares problem, or a few of them (Gauss-Newton) where the equation is nonlinear; cells that
-hold most of the squared residual are split; what was there before is kept, so that every solve starts from the last one.
-Local scale and density of points are matched by construction: both are the cells'.
+One Gaussian sits in every node of a tree of cells (`leaves`), of the cell's size h times an overlap a. Amplitudes
+solve a weighted linear least-squares problem, or a few of them (Gauss-Newton) where the equation is nonlinear; cells
+that hold most of the squared residual are split; what was there before is kept, so that every solve starts from the
+last one. Local scale and density of points are matched by construction: both are the cells'.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def solve_local(
         nodes = nodes.join(pieces)
         theta = torch.cat([theta[: network.size], theta.new_zeros(len(pieces)), theta[network.size :]])
         if sampler is not None:
-            sampler.update(squared, generator=generator)
+            with torch.enable_grad():  # a flow is trained
+                sampler.update(squared, generator=generator)
     if best is None:
         raise AssertionError("there is at least one round")
     return Solution(problem, best[1], best[2], status, message, seed, tuple(history))

@@ -49,16 +49,32 @@ class Network(Protocol):
         """The parameters in which the network is linear (may be empty)."""
         ...
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Draw starting parameters: (P,)."""
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw starting parameters (P,), with detail near the points `through` (n, d) if there are any."""
+        ...
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the weights and biases in the order of θ."""
         ...
 
     def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
         """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
         ...
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
-        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P)."""
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        ...
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P), or the columns of `linear`."""
         ...
 
     def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
@@ -117,8 +133,17 @@ class MLP:
         """Weights and bias of the last layer."""
         return slice(self.size - self.hidden[-1] - 1, self.size)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Draw the first layer at `first_scale`, the others by Glorot's rule: (P,)."""
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw the first layer at `first_scale`, the others by Glorot's rule: (P,).
+
+        Hyperplanes of the first layer pass through points drawn from `through`, or uniformly.
+        """
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator, dtype=dtype, device=generator.device)
@@ -127,8 +152,11 @@ class MLP:
         for index, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
             if index == 0 and not self.fourier:
                 weight = self.first_scale * normal(o, i) / math.sqrt(i)
-                through = 2 * torch.rand(o, i, generator=generator, dtype=dtype, device=generator.device) - 1
-                bias = -(weight * through).sum(1)
+                anchors = torch.rand(o, i, generator=generator, dtype=dtype, device=generator.device)
+                if through is not None:
+                    picked = torch.randint(len(through), (o,), generator=generator, device=generator.device)
+                    anchors = self.box.to_unit(through.to(dtype))[picked]
+                bias = -(weight * (2 * anchors - 1)).sum(1)
             else:
                 weight, bias = normal(o, i) * math.sqrt(2 / (i + o)), normal(o) * 0.0
             parts += [weight.reshape(-1), bias]
@@ -138,7 +166,7 @@ class MLP:
         """Evaluate all streams at x (N, d)."""
         h = self._enter(x, coefficients)
         layers = self._split(theta)
-        kept = []
+        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
         for index, (weight, bias) in enumerate(layers):
             z = h @ weight.T
             z[0] += bias
@@ -151,9 +179,27 @@ class MLP:
             h = h + a if self._skips(index) else a
         raise AssertionError("a network has a last layer")
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        lower, upper = self.box.bounds(x)
+        h = 2 * (x - lower) / (upper - lower) - 1
+        if self.fourier:
+            z = h @ self._frequencies(x).T
+            h = torch.cat([z.sin(), z.cos()], -1)
+        *layers, (last, bias) = self._split(theta)
+        for index, (weight, shift) in enumerate(layers):
+            a = (h @ weight.T + shift).tanh()
+            h = h + a if self._skips(index) else a
+        return (h @ last.T + bias)[:, 0]
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, P)."""
         rows = adjoint.shape[1]
+        if linear_only:
+            features = torch.einsum("sn,snw->nw", adjoint, tape.kept[0][-1][0])
+            return torch.cat([features, adjoint[0][:, None]], 1)
         out = adjoint.new_empty(rows, self.size)
         for where, weight_shape, bar, h in self._backward(theta, tape, adjoint):
             o, i = weight_shape
@@ -209,12 +255,18 @@ class MLP:
             h[1 + axis, :, axis] = slope[axis]
         if not self.fourier:
             return h
-        frequencies = torch.Generator(device=x.device).manual_seed(self.fourier_seed)
-        b = torch.randn(self.fourier, d, generator=frequencies, dtype=x.dtype, device=x.device)
-        z = h @ (self.fourier_scale * b).T
+        z = h @ self._frequencies(x).T
         s, c = z[0].sin(), z[0].cos()
         return torch.cat(
             [_activate(z, coefficients, s, c, -s, -c), _activate(z, coefficients, c, -s, -c, s)], dim=-1
+        )
+
+    def _frequencies(self, like: torch.Tensor) -> torch.Tensor:
+        """The fixed frequencies: (fourier, d)."""
+        seeded = torch.Generator(device=like.device).manual_seed(self.fourier_seed)
+        shape = (self.fourier, self.box.dimension)
+        return self.fourier_scale * torch.randn(
+            *shape, generator=seeded, dtype=like.dtype, device=like.device
         )
 
     def _skips(self, index: int) -> bool:
@@ -258,7 +310,13 @@ class LocalBases:
         """All of them."""
         return slice(0, self.size)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return zeros: (M,)."""
         return torch.zeros(self.size, dtype=dtype, device=generator.device)
 
@@ -267,9 +325,15 @@ class LocalBases:
         features = self._features(x, coefficients)
         return Tape(features @ theta, features)
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        return self._values(x)[0] @ theta
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, M)."""
-        out = tape.kept[0] * adjoint[0][:, None]
+        out: torch.Tensor = tape.kept[0] * adjoint[0][:, None]
         for feature, weight in zip(tape.kept[1:], adjoint[1:], strict=True):
             if bool(weight.any()):
                 out.addcmul_(feature, weight[:, None])
@@ -284,25 +348,24 @@ class LocalBases:
         return [(self.size,)]
 
     def _features(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        widths = self.widths.to(x)
+        value, y = self._values(x)
+        streams = [value, *(value * y[axis] / -widths[:, axis] for axis in range(x.shape[1]))]
+        for c in coefficients.tolist():
+            curvature = torch.zeros_like(value)
+            for axis, share in enumerate(c):
+                if share != 0:
+                    curvature += (share / widths[:, axis] ** 2) * (y[axis].square() - 1)
+            streams.append(value * curvature)
+        return torch.stack(streams)
+
+    def _values(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return φ (N, M) and the scaled offsets per axis."""
         centres, widths = self.centres.to(x), self.widths.to(x)
-        count, d = x.shape
-        k = coefficients.shape[0]
-        out = x.new_empty(1 + d + k, count, self.size)
-        y = [(x[:, axis, None] - centres[:, axis]) / widths[:, axis] for axis in range(d)]
-        exponent = y[0].square()
-        for axis in range(1, d):
-            exponent.addcmul_(y[axis], y[axis])
-        out[0] = exponent.mul_(-0.5).exp_()
-        for axis in range(d):
-            out[1 + axis] = out[0] * y[axis] / -widths[:, axis]
-        for row in range(k):
-            curvature = sum(
-                float(coefficients[row, axis]) * (y[axis].square() - 1) / widths[:, axis] ** 2
-                for axis in range(d)
-                if coefficients[row, axis] != 0
-            )
-            out[1 + d + row] = out[0] * curvature
-        return out
+        y = [(x[:, axis, None] - centres[:, axis]) / widths[:, axis] for axis in range(x.shape[1])]
+        exponent = torch.stack([part.square() for part in y]).sum(0)
+        # Below e^-100 a product of two is nothing, and slow: it would be denormal.
+        return torch.where(exponent > 200, 0.0, (-0.5 * exponent).exp()), y
 
 
 @dataclass(frozen=True)
@@ -323,9 +386,17 @@ class Sum:
         before = self.size - self.parts[-1].size
         return slice(before + last.start, before + last.stop)
 
-    def initial(self, *, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Draw each part's starting parameters."""
-        return torch.cat([part.initial(generator=generator, dtype=dtype) for part in self.parts])
+        return torch.cat(
+            [part.initial(generator=generator, dtype=dtype, through=through) for part in self.parts]
+        )
 
     def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
         """Evaluate all streams at x (N, d)."""
@@ -335,9 +406,20 @@ class Sum:
         ]
         return Tape(torch.stack([tape.streams for tape in tapes]).sum(0), tapes)
 
-    def jacobian(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        shares = zip(self.parts, self._split(theta), strict=True)
+        return torch.stack([part.value(share, x) for part, share in shares]).sum(0)
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
         """Return per-sample derivatives: (N, P)."""
-        shares = zip(self.parts, self._split(theta), tape.kept, strict=True)
+        shares = list(zip(self.parts, self._split(theta), tape.kept, strict=True))
+        if linear_only:
+            part, share, own = shares[-1]
+            columns: torch.Tensor = part.jacobian(share, own, adjoint, linear_only=True)
+            return columns
         return torch.cat([part.jacobian(share, own, adjoint) for part, share, own in shares], dim=1)
 
     def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
@@ -350,7 +432,7 @@ class Sum:
         return [shape for part in self.parts for shape in part.shapes()]
 
     def _split(self, theta: torch.Tensor) -> Sequence[torch.Tensor]:
-        return theta.split([part.size for part in self.parts])
+        return torch.split(theta, [part.size for part in self.parts])
 
 
 def _tanh_derivatives(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

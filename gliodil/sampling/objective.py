@@ -107,15 +107,17 @@ class Objective:
         """Return F(θ)."""
         return 0.5 * float(self.residual(theta).square().sum())
 
-    def linearize(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the weighted residual (rows,) and its Jacobian (rows, P)."""
+    def linearize(
+        self, theta: torch.Tensor, *, linear_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weighted residual (rows,) and its Jacobian (rows, P), or the linear parameters' columns."""
         share = theta[: self.network.size]
         rows, jacobians = [], []
         for block in self.blocks:
             r, tape, adjoint, scalar = self._rows(block, theta, adjoints=True)
             rows.append(r)
-            own = self.network.jacobian(share, tape, adjoint)
-            jacobians.append(own if scalar is None else torch.cat([own, scalar], 1))
+            own = self.network.jacobian(share, tape, adjoint, linear_only=linear_only)
+            jacobians.append(own if scalar is None or linear_only else torch.cat([own, scalar], 1))
         return torch.cat(rows), jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians)
 
     def gradient(self, theta: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -131,7 +133,7 @@ class Objective:
 
         def transpose(v: torch.Tensor) -> torch.Tensor:
             total = torch.zeros_like(theta)
-            for part, (_, tape, adjoint, scalar) in zip(v.split(sizes), passes, strict=True):
+            for part, (_, tape, adjoint, scalar) in zip(torch.split(v, sizes), passes, strict=True):
                 total[: self.network.size] += self.network.gradient(share, tape, adjoint * part)
                 if scalar is not None:
                     total[self.network.size :] += part @ scalar
@@ -167,10 +169,10 @@ class Objective:
 def predict(problem: Problem, network: Network, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return u(x): (N,)."""
     x_jets = coordinates(x, ())
-    n = Jet(network.forward(theta[: network.size], x, x_jets[0].coefficients).streams, x_jets[0].coefficients)
+    n = network.value(theta[: network.size], x)
     if problem.distance is not None:
-        n = problem.distance(x_jets) * n
-    return (n if problem.lift is None else problem.lift(x_jets) + n).value
+        n = problem.distance(x_jets).value * n
+    return n if problem.lift is None else problem.lift(x_jets).value + n
 
 
 def squared_residual(
@@ -180,7 +182,7 @@ def squared_residual(
 
     def evaluate(x: torch.Tensor) -> torch.Tensor:
         parts = []
-        for piece in x.to(theta.dtype).split(chunk):
+        for piece in torch.split(x.to(theta.dtype), chunk):
             block = make_block(problem, problem.residual, piece, torch.ones_like(piece[:, 0]), masked=True)
             streams = network.forward(theta[: network.size], piece, block.coefficients).streams
             scalars = theta[network.size :].expand(piece.shape[0], -1)

@@ -3,7 +3,7 @@
     repeat   q ← a/|Ω| + (1 - a) p          the defensive mixture; p is the sampler's law
              N interior points from q, fresh points of each soft condition
              `resample` steps on F(θ)        (`objective`)
-             validate: mean of r²/(q |Ω|) on other points of q, plus the conditions
+             validate: the same weighted mean on other points, plus the conditions
              p adapts to r²
 
 The loss on the training points is no error indicator: networks learn to be small between them. What is reported,
@@ -71,6 +71,10 @@ class Schedule:
         Stop as ``stalled`` after this many draws without a better validation residual.
     adapt
         Draws between two updates of the sampler.
+    prepare
+        Updates of the sampler before the first step, on the residual of u = G (the last layer is zero then): in
+        many dimensions a random network would hide a localized source. The network's first layer is then drawn
+        through points of that law.
     """
 
     budget_s: float = 60.0
@@ -84,6 +88,7 @@ class Schedule:
     tolerance: float = 0.0
     patience: int = 60
     adapt: int = 1
+    prepare: int = 5
 
     def __post_init__(self) -> None:
         if not 0 <= self.kappa <= 1 or not 0 <= self.defensive <= 1:
@@ -107,7 +112,8 @@ class Record:
     loss
         Training loss (half a weighted mean square).
     validation
-        Root mean square residual over Ω estimated on points not trained on, conditions included.
+        Root mean square residual, weighted as in training, on points not trained on, conditions included. With
+        κ = 1 it estimates the root mean square over Ω.
     error, mse
         Relative L2 and mean square error under the evaluation law, if the solution is known.
     scalars
@@ -228,7 +234,7 @@ def relative_error(
 
     def errors(network: Network, theta: torch.Tensor) -> tuple[float | None, float | None]:
         chunk = max(100, 4_000_000 // network.size)
-        parts = [predict(problem, network, theta, x) for x in test.split(chunk)]
+        parts = [predict(problem, network, theta, x) for x in torch.split(test, chunk)]
         wrong = (torch.cat(parts) - truth).square().mean()
         return float((wrong / truth.square().mean()).sqrt()), float(wrong)
 
@@ -269,6 +275,11 @@ class _Loop:
 
         def spent() -> float:
             return time.process_time() - cpu - looked
+
+        if self.sampler is not None and start is None and plan.prepare:
+            for _ in range(plan.prepare):
+                self._adapt(theta)
+            theta = self._start(None, through=self.draw(1000).x)
 
         while step < plan.steps and spent() < plan.budget_s:
             objective = Objective(
@@ -319,10 +330,14 @@ class _Loop:
                 )
                 break
             if self.sampler is not None and len(history) % plan.adapt == 0:
-                law = squared_residual(self.problem, self.network, theta)
-                with torch.enable_grad():  # a flow is trained
-                    self.sampler.update(law, generator=self.generator)
+                self._adapt(theta)
         return Solution(self.problem, self.network, best_theta, status, message, self.seed, tuple(history))
+
+    def _adapt(self, theta: torch.Tensor) -> None:
+        if self.sampler is not None:
+            law = squared_residual(self.problem, self.network, theta)
+            with torch.enable_grad():  # a flow is trained
+                self.sampler.update(law, generator=self.generator)
 
     def draw(self, count: int) -> Points:
         """Draw from the defensive mixture; the density is the mixture's."""
@@ -346,17 +361,18 @@ class _Loop:
         )
 
     def validate(self, theta: torch.Tensor) -> float:
-        """Return the root of the mean of r² over Ω (and γ b²), estimated on fresh points."""
+        """Return the root of the mean of w r² (and γ b²) on fresh points: over Ω if κ = 1."""
         points = self.draw(self.plan.validation)
         objective = Objective(
-            self.problem, self.network, points, kappa=1.0, conditions=self.draw_conditions()
+            self.problem, self.network, points, kappa=self.plan.kappa, conditions=self.draw_conditions()
         )
         return math.sqrt(2 * objective.loss(theta))
 
-    def _start(self, start: torch.Tensor | None) -> torch.Tensor:
+    def _start(self, start: torch.Tensor | None, *, through: torch.Tensor | None = None) -> torch.Tensor:
         size = self.network.size + len(self.problem.scalars)
         if start is None:
-            own = self.network.initial(generator=self.generator, dtype=self.dtype)
+            own = self.network.initial(generator=self.generator, dtype=self.dtype, through=through)
+            own[self.network.linear] = 0.0
             return torch.cat([own, own.new_tensor(self.problem.scalars)])
         if start.shape != (size,):
             raise InputError(

@@ -5,7 +5,8 @@
 and λ is divided or multiplied according to ρ = (actual decrease)/(decrease the linear model promised).
 
 Three ways to the same step:
-primal      rows > P:  J S⁻¹ = QR once, then [R; √λ I] for every λ tried: condition numbers are not squared
+primal      rows > P:  Cholesky of AᵀA + λ I with A = J S⁻¹, while λ is far above rounding; below
+            that A = QR once and [R; √λ I] for every λ tried, so that condition numbers are not squared
 dual        rows ≤ P:  δ = -S⁻¹ Aᵀ (A Aᵀ + λ I)⁻¹ r with A = J S⁻¹
 iterative   large P:   conjugate gradients on the damped normal equations with a randomized Nyström preconditioner
 
@@ -97,8 +98,7 @@ class LevenbergMarquardt:
 def solve_linear(objective: Objective, theta: torch.Tensor, loss: float) -> tuple[torch.Tensor, float]:
     """Re-solve the linear parameters by least squares; return θ and its loss, the old ones if it does not help."""
     where = objective.network.linear
-    r, jacobian = objective.linearize(theta)
-    a = jacobian[:, where]
+    r, a = objective.linearize(theta, linear_only=True)
     scale = a.norm(dim=0).clamp_min(1e-300)
     delta = torch.linalg.lstsq(a / scale, -r[:, None], driver="gelsy", rcond=1e-13).solution[:, 0] / scale
     trial = theta.clone()
@@ -112,7 +112,32 @@ def _promised(a_delta: torch.Tensor, r: torch.Tensor) -> float:
     return float(-(a_delta @ r) - 0.5 * a_delta.square().sum())
 
 
+# Columns of A have norm 1. Above this damping the normal equations keep five digits of every step.
+SAFE_DAMPING = 1e-11
+
+
 def _primal(a: torch.Tensor, r: torch.Tensor) -> Any:
+    normal, right = a.T @ a, a.T @ r
+    by_qr: Any = None
+
+    def solve(damping: float) -> tuple[torch.Tensor, float]:
+        nonlocal by_qr
+        if damping > SAFE_DAMPING and by_qr is None:
+            damped = normal.clone()
+            damped.diagonal().add_(damping)
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            if not int(failed):
+                delta = -torch.cholesky_solve(right[:, None], factor)[:, 0]
+                return delta, float(-(delta @ right) - 0.5 * delta @ (normal @ delta))
+        if by_qr is None:
+            by_qr = _orthogonal(a, r)
+        step: tuple[torch.Tensor, float] = by_qr(damping)
+        return step
+
+    return solve
+
+
+def _orthogonal(a: torch.Tensor, r: torch.Tensor) -> Any:
     # One QR of [A r] serves all dampings; what is left of r is out of the range of A.
     columns = a.shape[1]
     triangle = torch.linalg.qr(torch.cat([a, r[:, None]], 1), mode="r").R
@@ -162,7 +187,8 @@ def _iterative(a: torch.Tensor, r: torch.Tensor, rank: int, inner: int) -> Any:
     def solve(damping: float) -> tuple[torch.Tensor, float]:
         def precondition(v: torch.Tensor) -> torch.Tensor:
             inside = basis.T @ v
-            return basis @ ((values[-1] + damping) / (values + damping) * inside - inside) + v
+            lifted: torch.Tensor = basis @ ((values[-1] + damping) / (values + damping) * inside - inside)
+            return lifted + v
 
         delta = torch.zeros_like(right)
         residual = right.clone()

@@ -1,7 +1,7 @@
 """The Allen-Cahn equation, u_t = 10⁻⁴ u_xx + 5 (u - u³) on [-1, 1] × [0, 1].
 
-u = x² cos(πx) at first and -1 at both ends. No closed form is known: the reference is a Chebyshev collocation in x,
-integrated in time to a relative tolerance of 10⁻¹⁰.
+u = x² cos(πx) at first and -1 at both ends. No closed form is known: the reference is a Chebyshev collocation in x
+(800 intervals; 640 differ by less than 10⁻⁵), integrated in time to a relative tolerance of 10⁻¹⁰.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def allen_cahn() -> Problem:
     )
 
 
-def reference(x: torch.Tensor, *, nodes: int = 256) -> torch.Tensor:
+def reference(x: torch.Tensor, *, nodes: int = 800) -> torch.Tensor:
     """Return u at (N, 2): (N,)."""
     points, history = _integrate(nodes)
     places = x.detach().cpu().double().numpy()

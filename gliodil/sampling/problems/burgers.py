@@ -43,7 +43,7 @@ def cole_hopf(x: torch.Tensor, viscosity: float, *, nodes: int = 1201) -> torch.
     """Return u at (N, 2): (N,)."""
     z = torch.linspace(-24, 24, nodes, dtype=x.dtype, device=x.device)
     found = []
-    for piece in x.split(4000):
+    for piece in torch.split(x, 4000):
         eta = (4 * viscosity * piece[:, 1:].clamp_min(0)).sqrt() * z
         y = math.pi * (piece[:, :1] - eta)
         exponent = -y.cos() / (2 * math.pi * viscosity) - z**2

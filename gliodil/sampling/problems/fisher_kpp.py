@@ -17,7 +17,7 @@ from gliodil.sampling.domain import Box
 from gliodil.sampling.problems.problem import Condition, Problem, values
 
 
-def fisher_kpp(*, diffusion: float = 0.004, rate: float = 40.0, start: float = -0.4) -> Problem:
+def fisher_kpp(*, diffusion: float = 0.004, rate: float = 10.0, start: float = -0.4) -> Problem:
     """The front starts at `start` and moves at 5 √(Dρ/6); coordinates (x, t)."""
     box = Box((-1.0, 0.0), (1.0, 1.0))
 

@@ -61,8 +61,9 @@ def _bump(name: str, dimension: int, *, reaction: bool) -> Problem:
 def half_on_the_bump(box: Box, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
     """Draw the evaluation law: (count, d)."""
     d, half = box.dimension, count // 2
-    like = {"generator": generator, "dtype": dtype, "device": generator.device}
-    bump = torch.randn(half, d, **like) / 20**0.5
+    device = generator.device
+    bump = torch.randn(half, d, generator=generator, dtype=dtype, device=device) / 20**0.5
     # A standard deviation of 0.22: what falls outside (1 in 130,000 coordinates) is drawn back to the face.
     bump = bump.clamp(-1.0, 1.0)
-    return torch.cat([bump, box.from_unit(torch.rand(count - half, d, **like))])
+    flat = torch.rand(count - half, d, generator=generator, dtype=dtype, device=device)
+    return torch.cat([bump, box.from_unit(flat)])
