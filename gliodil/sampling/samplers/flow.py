@@ -65,7 +65,7 @@ class FlowSampler(Redrawing):
         steps: int = 60,
         batch: int = 512,
         pool: int = 4096,
-        rate: float = 1e-2,
+        rate: float = 5e-3,
         quasi_random: bool = False,
         couplings: int = 6,
         width: int = 32,
@@ -133,7 +133,7 @@ class FlowSampler(Redrawing):
                 self.flow.load_state_dict(before)
                 raise NumericsError(
                     "The flow diverged; it is back where it was before this update.",
-                    found=f"loss {float(loss):.3g}, gradient {float(norm):.3g}",
+                    found=f"loss {float(loss.detach()):.3g}, gradient {float(norm):.3g}",
                     remedy="Lower the flow's learning rate or raise beta.",
                 )
             self.optimizer.step()
