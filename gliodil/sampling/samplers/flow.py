@@ -46,7 +46,7 @@ class FlowSampler(Redrawing):
     steps, batch, pool, rate
         Adam steps and points for each at every update; points on which r² is evaluated; learning rate.
     quasi_random
-        Draw with scrambled Sobol latent points.
+        Draw with scrambled Sobol latent points instead of independent ones: same law, evener points.
     couplings, width
         Size of the flow, by default that of its class.
     """
@@ -66,7 +66,7 @@ class FlowSampler(Redrawing):
         batch: int = 512,
         pool: int = 4096,
         rate: float = 5e-3,
-        quasi_random: bool = False,
+        quasi_random: bool = True,
         couplings: int = 6,
         width: int = 32,
     ) -> None:
