@@ -271,7 +271,7 @@ def test_adversary_reaches_the_exact_maximizer(flow):
     exact = maximize(peak(x).reshape(n, n), SQUARE, beta=beta, tolerance=1e-5).density.reshape(-1)
     sampler = FlowSampler(SQUARE, dtype=torch.float64, seed=0, flow=flow, beta=beta)
     g = torch.Generator().manual_seed(0)
-    for _ in range(6):
+    for _ in range(3):
         sampler.update(peak, generator=g)
     learned = sampler.law.density(x) * SQUARE.volume
     distance = 0.5 * float((learned - exact).abs().mean())

@@ -145,6 +145,18 @@ def test_defensive_mixture_bounds_the_weights_and_remembers():
     torch.testing.assert_close(sampler.density(x), p)
 
 
+@pytest.mark.parametrize("name", ["aas", "das-r", "h1", "smc"])
+def test_laws_that_may_vanish_are_mixed_unless_asked_not_to(name):
+    settings = QUICK.get(name, {})
+    mixed = make_sampler(name, BOX, dtype=torch.float64, seed=0, **settings)
+    plain = make_sampler(name, BOX, dtype=torch.float64, seed=0, uniform=0, **settings)
+    for sampler in (mixed, plain):
+        sampler.update(bump, generator=torch.Generator().manual_seed(0))
+    x = midpoints(BOX, 60)
+    torch.testing.assert_close(mixed.density(x), 0.2 / BOX.volume + 0.8 * plain.density(x))
+    assert float(plain.density(x).min()) < 0.2 / BOX.volume
+
+
 def test_settings_that_make_no_sense_are_named():
     with pytest.raises(InputError, match="no sampler"):
         make_sampler("nothing", BOX, dtype=torch.float64, seed=0)
