@@ -79,7 +79,7 @@ class BoundedKRnet(Flow):
         bins: int = 4,
         width: int = 32,
         squeeze: int = 1,
-        scale: float = 3.0,
+        scale: float = 6.0,
     ) -> None:
         super().__init__()
         check_dimension(dimension)
