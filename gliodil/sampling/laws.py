@@ -98,3 +98,10 @@ def split(count: int, shares: Sequence[float], generator: torch.Generator) -> li
         numbers.append(after - before)
         before = after
     return [*numbers, count - before]
+
+
+def sobol(count: int, dimension: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Return (count, dimension) scrambled Sobol points of the unit cube on the generator's device."""
+    seed = int(torch.randint(2**31 - 1, (), device=generator.device, generator=generator))
+    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    return engine.draw(count, dtype=torch.float64).to(device=generator.device, dtype=dtype)

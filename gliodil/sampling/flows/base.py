@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from gliodil.sampling.domain import Box
+from gliodil.sampling.laws import sobol, uniform
 
 
 class Flow(nn.Module):
@@ -71,14 +72,10 @@ class FlowLaw:
     @torch.no_grad()
     def sample(self, count: int, *, generator: torch.Generator) -> torch.Tensor:
         """Return (count, d) positions."""
-        from gliodil.sampling.samplers.uniform import sobol
-
         if self.quasi_random:
             v = sobol(count, self.box.dimension, self.dtype, generator)
         else:
-            v = torch.rand(
-                count, self.box.dimension, dtype=self.dtype, device=generator.device, generator=generator
-            )
+            v = uniform(count, self.box.dimension, self.dtype, generator)
         u, _ = self.flow.decode(self.flow.latent_from_uniform(v))
         return self.box.from_unit(u.clamp(0, 1))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from gliodil.errors import InputError
 from gliodil.sampling.flows.base import Conditioner, Flow
 from gliodil.sampling.flows.piecewise import PiecewiseLinear, parameter_count
 
@@ -78,7 +79,7 @@ class BoundedKRnet(Flow):
         bins: int = 4,
         width: int = 32,
         squeeze: int = 1,
-        scale: float = 3.0,
+        scale: float = 6.0,
     ) -> None:
         super().__init__()
         check_dimension(dimension)
@@ -136,8 +137,6 @@ def schedule(dimension: int, couplings: int, squeeze: int) -> list[tuple[list[in
 
 def check_dimension(dimension: int) -> None:
     """Refuse dimensions in which no coupling exists."""
-    from gliodil.errors import InputError
-
     if dimension < 2:
         raise InputError(
             "A coupling flow needs two coordinates, one to condition the other.",

@@ -7,11 +7,13 @@ at every step instead. The flow goes on from where it was: it follows the networ
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 
 from gliodil.errors import InputError, NumericsError
+from gliodil.sampling.cells import CellLaw
 from gliodil.sampling.domain import Box
 from gliodil.sampling.flows.base import Flow, FlowLaw
 from gliodil.sampling.flows.krnet import BoundedKRnet
@@ -19,7 +21,7 @@ from gliodil.sampling.flows.logit import LogitKRnet
 from gliodil.sampling.flows.objectives import h1_ratio, h1_score, kl
 from gliodil.sampling.h1 import BetaKind, stiffness
 from gliodil.sampling.laws import MixtureLaw, UniformLaw
-from gliodil.sampling.residual_map import SquaredResidual, evaluate
+from gliodil.sampling.residual_map import SquaredResidual, evaluate, map_residual
 from gliodil.sampling.samplers.base import Redrawing
 
 FlowName = Literal["bounded", "logit"]
@@ -44,7 +46,7 @@ class FlowSampler(Redrawing):
     steps, batch, pool, rate
         Adam steps and points for each at every update; points on which r² is evaluated; learning rate.
     quasi_random
-        Draw with scrambled Sobol latent points.
+        Draw with scrambled Sobol latent points instead of independent ones: same law, evener points.
     couplings, width
         Size of the flow, by default that of its class.
     """
@@ -61,10 +63,10 @@ class FlowSampler(Redrawing):
         beta: float = 1e-3,
         kind: BetaKind = "relative",
         steps: int = 60,
-        batch: int = 1024,
+        batch: int = 512,
         pool: int = 4096,
         rate: float = 5e-3,
-        quasi_random: bool = False,
+        quasi_random: bool = True,
         couplings: int = 6,
         width: int = 32,
     ) -> None:
@@ -88,12 +90,18 @@ class FlowSampler(Redrawing):
             box.dimension, seed=seed, dtype=dtype, couplings=couplings, width=width, squeeze=squeeze
         )
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=rate)
+        self.rate = rate
         self.prepared = False
 
     def update(self, squared_residual: SquaredResidual, *, generator: torch.Generator) -> None:
         """Train the flow on r², evaluated on the pool once (ratio) or on each step's batch as well (score)."""
         self.flow.to(generator.device)
-        proposal = MixtureLaw((UniformLaw(self.box, self.dtype), self.law), (0.5, 0.5))
+        seen = map_residual(
+            squared_residual, self.box, budget=self.pool // 2, dtype=self.dtype, generator=generator
+        )
+        # Every cell of the map equally often: few points where r² is small, many where it is concentrated.
+        spread = CellLaw(self.box, seen.partition, torch.ones_like(seen.value), dtype=self.dtype)
+        proposal = MixtureLaw((spread, self.law), (0.5, 0.5))
         x = proposal.sample(self.pool, generator=generator)
         squared = evaluate(squared_residual, x).to(self.dtype)
         q = proposal.density(x) * self.box.volume
@@ -109,7 +117,9 @@ class FlowSampler(Redrawing):
             self.prepared = True
         betas = stiffness(self.beta, self.kind, self.box, mean) if self.objective == "h1" else ()
         before = {name: value.detach().clone() for name, value in self.flow.state_dict().items()}
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * (0.1 + 0.45 * (1 + math.cos(math.pi * step / self.steps)))
             self.optimizer.zero_grad()
             if self.objective == "h1" and self.estimator == "score":
                 loss = self._score_loss(squared_residual, mean, betas, generator)
@@ -123,7 +133,7 @@ class FlowSampler(Redrawing):
                 self.flow.load_state_dict(before)
                 raise NumericsError(
                     "The flow diverged; it is back where it was before this update.",
-                    found=f"loss {float(loss):.3g}, gradient {float(norm):.3g}",
+                    found=f"loss {float(loss.detach()):.3g}, gradient {float(norm):.3g}",
                     remedy="Lower the flow's learning rate or raise beta.",
                 )
             self.optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gliodil.sampling.domain import Box
-from gliodil.sampling.laws import UniformLaw
+from gliodil.sampling.laws import UniformLaw, sobol
 from gliodil.sampling.points import Points
 from gliodil.sampling.residual_map import SquaredResidual
 
@@ -40,10 +40,3 @@ class SobolSampler(UniformSampler):
         u = sobol(count, self.law.box.dimension, self.law.dtype, generator)
         x = self.law.box.from_unit(u)
         return Points(x, self.density(x))
-
-
-def sobol(count: int, dimension: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """Return (count, dimension) scrambled Sobol points of the unit cube on the generator's device."""
-    seed = int(torch.randint(2**31 - 1, (), device=generator.device, generator=generator))
-    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    return engine.draw(count, dtype=torch.float64).to(device=generator.device, dtype=dtype)
