@@ -103,7 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="keep this organ out of every CTV; may be repeated",
     )
-    plan.add_argument("--method", choices=["odil"], default="odil", help="inference method (default: odil)")
+    plan.add_argument(
+        "--method",
+        choices=["odil", "pinn"],
+        default="odil",
+        help="odil: discrete loss, seconds (default); pinn: a network with adaptive sampling, minutes, compared with "
+        "odil in the report",
+    )
     plan.add_argument(
         "--keyholes",
         action="store_true",

@@ -167,7 +167,7 @@ def _finish(planned: Planned, terminal: Terminal) -> None:
 def _config(arguments: argparse.Namespace) -> FitConfig:
     from gliodil.inference.config import FitConfig
 
-    config = FitConfig(device=arguments.device)
+    config = FitConfig(device=arguments.device, method=getattr(arguments, "method", "odil"))
     return config if arguments.cells is None else replace(config, cells=arguments.cells)
 
 

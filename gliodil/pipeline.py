@@ -112,6 +112,7 @@ def plan_patient(
     from gliodil.data.registration.prepare import prepare
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
+    from gliodil.planning.compare import compare
     from gliodil.planning.plan import plan
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
@@ -143,10 +144,22 @@ def plan_patient(
             fitted = run_fit(seen, config=config, progress=progress)
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
-        plans = plan(patient, fitted, rule=rule, organs=organs, exclude=exclude)
+        asked: dict[str, Any] = {"rule": rule, "organs": organs, "exclude": exclude}
+        plans = plan(patient, fitted, **asked)
         logger.info("%r", plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)
+        comparison, other = None, None
+        if config.method != "odil":
+            other = run_fit(seen, config=replace(config, method="odil"), progress=progress)
+            comparison = compare(
+                fitted,
+                plans,
+                other,
+                plan(patient, other, **asked),
+                visible=patient.tumour,
+                truth=None if known is None else score(other.density, known, patient.tumour),
+            )
         stage("report", 0, float("nan"))
         report = write_plan_folder(
             out,
@@ -157,6 +170,8 @@ def plan_patient(
             wall_s=time.perf_counter() - started,
             truth=truth,
             truth_density=known,
+            comparison=comparison,
+            other_density=None if other is None else other.density,
             prepared=prepared if prepared.made else None,
             log_text=log,
             organs=organs,

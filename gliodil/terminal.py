@@ -63,6 +63,8 @@ class Terminal:
         for warning in patient.warnings:
             self.note(f"  note: {warning}")
         size = f"grid {config.cells}³ × {config.steps}, about {memory_gb(config):.1f} GB of memory"
+        if config.method == "pinn":
+            size += f"; network {config.network_depth} × {config.network_width}, at most {config.network_budget_s:g} s"
         self.note(f"  {size}; results to {out}")
 
     def coverage(self, coverage: Mapping[str, Any]) -> None:

@@ -130,6 +130,8 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             found=f"cells of {' x '.join(f'{h:.2f}' for h in grid.spacing)} mm",
             remedy="use more cells (--cells)",
         )
+    if config.method == "pinn" and patient.pet is not None:
+        warnings.append("The network does not use PET; its density rests on the segmentation alone.")
     return Case(
         grid=grid,
         affine=affine,

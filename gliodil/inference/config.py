@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from gliodil.errors import InputError
 
+Method = Literal["odil", "pinn"]
 Loss = Literal["informed", "reference"]
 Optimizer = Literal["lbfgs", "gauss-newton", "adam-multigrid"]
 Physics = Literal["auto", "exact", "soft"]
@@ -48,6 +49,15 @@ class FitConfig:
         or of epochs (Adam, public value 9000).
     tolerance
         Relative decrease of the loss below which the full stage has converged.
+    method
+        ``"odil"``: the discrete loss (default); ``"pinn"``: a physics-informed network (``network_fit``), which heeds
+        cells, duration, crop, device and the settings below, and does not use PET.
+    network_width, network_depth
+        Neurons of each hidden layer, and their number.
+    network_budget_s
+        CPU seconds of training at most.
+    seed
+        Of the network's first weights, its collocation points and the flow they come from.
     device
         ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     """
@@ -63,6 +73,11 @@ class FitConfig:
     optimizer: Optimizer = "lbfgs"
     max_evaluations: int = 600
     tolerance: float = 1e-2
+    method: Method = "odil"
+    network_width: int = 24
+    network_depth: int = 3
+    network_budget_s: float = 300.0
+    seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -90,6 +105,15 @@ class FitConfig:
         public = self.optimizer != "adam-multigrid" or self.loss == "reference"
         need(public, "loss", 'loss="reference" with optimizer="adam-multigrid": the public path has no other')
         need(self.optimizer in get_args(Optimizer), "optimizer", " | ".join(get_args(Optimizer)))
+        need(self.method in get_args(Method), "method", " | ".join(get_args(Method)))
+        need(
+            self.method == "odil" or (self.loss == "informed" and self.optimizer == "lbfgs"),
+            "method",
+            'loss="informed" and the default optimizer with method="pinn": a network has no other',
+        )
+        need(4 <= self.network_width <= 256, "network_width", "4 to 256 neurons")
+        need(1 <= self.network_depth <= 8, "network_depth", "1 to 8 layers")
+        need(0 < self.network_budget_s < math.inf, "network_budget_s", "a positive number of seconds")
         need(self.max_evaluations >= 1, "max_evaluations", "at least 1")
         need(0 < self.tolerance < 1, "tolerance", "between 0 and 1")
 

@@ -10,7 +10,8 @@ Soft physics, which the reference loss has, replaces the second stage:
 
 2. *full*        parameters, initial misfit and model error, from grid to grid.
 
-``optimizer="adam-multigrid"`` is the public path from its own start.
+``method="pinn"`` is a network instead (``network_fit``). ``optimizer="adam-multigrid"`` is the public path from its own
+start.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, overload
 
 import torch
@@ -31,12 +32,13 @@ from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
 from gliodil.inference.foci import search, search_foci
-from gliodil.inference.informed_loss import make_loss
+from gliodil.inference.informed_loss import InformedLoss, make_loss
 from gliodil.inference.label_misfit import explained, label_misfit_mm
 from gliodil.inference.landscape import LossLandscape
 from gliodil.inference.learned_result import LearnedFit
 from gliodil.inference.mobility import STIFFNESS_MM3, Mobility, softened
-from gliodil.inference.parameters import Scalars
+from gliodil.inference.network_fit import fit_network
+from gliodil.inference.outcome import Outcome
 from gliodil.inference.public_path import fit_public
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.result import Fit, LossHistory, Parameter
@@ -57,18 +59,6 @@ GROWTHS = ("fisher-kolmogorov", "learned")
 
 Progress = Callable[[str, int, float], None]
 """Called with (stage, gradients so far, loss)."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What every path hands back: the density at every level, the parameters, and the optimizer's account."""
-
-    levels: torch.Tensor
-    scalars: Scalars
-    minimum: Minimum
-    dtype: torch.dtype
-    physics: str = "soft"
-    misfit_mm: float | None = None
 
 
 @overload
@@ -147,7 +137,9 @@ def fit(
     try:
         case = set_up(patient, config)
         loss = make_loss(case, config)
-        if config.optimizer == "adam-multigrid":
+        if isinstance(loss, InformedLoss) and config.method == "pinn":
+            outcome = fit_network(loss, record)
+        elif config.optimizer == "adam-multigrid":
             outcome = Outcome(*fit_public(loss, record), torch.float64)
         else:
             outcome = _fit_nested(patient, loss, record)
@@ -317,11 +309,11 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         loss_terms=terms,
         evaluations=record.evaluations,
         history=LossHistory(evaluations, seconds, totals, stages),
-        method="odil",
+        method=config.method,
         physics=outcome.physics,
         origins_mm=tuple(case.world(origin) for origin in p.origins),
         label_misfit_mm=outcome.misfit_mm,
-        optimizer=config.optimizer,
+        optimizer=outcome.optimizer or config.optimizer,
         grid_shape=case.grid.shape,
         steps=config.steps,
         spacing_mm=case.grid.spacing,

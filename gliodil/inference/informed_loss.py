@@ -126,20 +126,20 @@ class InformedLoss(ReferenceLoss):
         short = torch.where(last < lower, here - _front_coordinate(lower), 0.0)
         beyond = torch.where(last > upper, _front_coordinate(upper) - here, 0.0)
         residuals = {
-            "seg_lower": self._robust(math.sqrt(6) * length * short) * scale,
-            "seg_upper": self._robust(math.sqrt(6) * length * beyond) * scale,
+            "seg_lower": self.robust(math.sqrt(6) * length * short) * scale,
+            "seg_upper": self.robust(math.sqrt(6) * length * beyond) * scale,
         }
         if (pet := self.data_residuals(last, p).get("pet")) is not None:
             residuals["pet"] = pet
         terms = {**squares(residuals), **admissibility}
         misfit = torch.stack([t.double() for t in terms.values()]).sum()
-        deviations = self._deviations(p).square().sum()
+        deviations = self.deviations(p).square().sum()
         return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}
 
-    def _robust(self, distance: torch.Tensor) -> torch.Tensor:
+    def robust(self, distance: torch.Tensor) -> torch.Tensor:
         return distance / TOLERANCE_MM / (1 + (distance / OUTLIER_MM).square()).sqrt()
 
-    def _deviations(self, p: Scalars) -> torch.Tensor:
+    def deviations(self, p: Scalars) -> torch.Tensor:
         length = (p.diffusivity / p.proliferation_rate).sqrt()
         deviations = [
             (length.log() - math.log(LENGTH_MM[0])) / LENGTH_MM[1],

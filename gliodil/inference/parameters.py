@@ -55,7 +55,7 @@ class Box:
         return slice(-3 * self.foci, None)
 
     def decode(self, z: torch.Tensor) -> Scalars:
-        """Return the scalars at z; differentiable."""
+        """Return the scalars at z, shape (n,) or (n, N) for N points at once; differentiable."""
         pet, nec = self.with_pet, 5 + 2 * self.with_pet
         rate = self.slowest_rate * softplus(z[1]).exp()
         first = _into(z[0], *_logs(self.length or self.diffusivity)).exp()
@@ -63,14 +63,14 @@ class Box:
             diffusivity=first if self.length is None else first.square() * rate,
             proliferation_rate=rate,
             wm_gm_ratio=_into(z[2], *_logs(self.ratio)).exp(),
-            origins=z[self.origins].reshape(self.foci, 3) * ORIGIN_SCALE_MM,
+            origins=z[self.origins].reshape(self.foci, 3, *z.shape[1:]) * ORIGIN_SCALE_MM,
             threshold_core=_into(z[3], *self.threshold_core),
             threshold_oedema=_into(z[4], *self.threshold_oedema),
             threshold_necrotic=_into(z[nec], *self.threshold_necrotic)
             if self.with_necrosis
-            else z.new_tensor(1.0),
-            pet_scale=_into(z[5], *PET_SCALE) if pet else z.new_tensor(1.0),
-            pet_background=LARGEST_PET_BACKGROUND - softplus(z[6]) if pet else z.new_tensor(0.0),
+            else torch.ones_like(rate),
+            pet_scale=_into(z[5], *PET_SCALE) if pet else torch.ones_like(rate),
+            pet_background=LARGEST_PET_BACKGROUND - softplus(z[6]) if pet else torch.zeros_like(rate),
         )
 
     def encode(self, p: Scalars) -> torch.Tensor:

@@ -71,6 +71,12 @@ FIGURES = {
         "Axial, coronal and sagittal planes with isolines of the estimated and of the true density at 1, 10 "
         "and 50 per cent.",
     ),
+    "comparison": FigureText(
+        "Against the discrete loss",
+        "Vermillion: density of this fit. White dashed: what the discrete loss (ODIL) makes of the same patient.",
+        "Axial, coronal and sagittal planes with isolines of the density of this fit and of the discrete loss at 1, 10 "
+        "and 50 per cent.",
+    ),
     "pet": FigureText(
         "Fit to PET",
         "Each cell counts voxels of enhancing tumour and oedema above a tenth of the highest uptake. "
@@ -97,7 +103,12 @@ FIGURES = {
 
 
 def draw_figures(
-    patient: Patient, fit: Fit, plans: Plans, *, truth_density: Volume | None = None
+    patient: Patient,
+    fit: Fit,
+    plans: Plans,
+    *,
+    truth_density: Volume | None = None,
+    other_density: Volume | None = None,
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the figures that this patient allows, with their names in `FIGURES`.
 
@@ -112,6 +123,8 @@ def draw_figures(
     yield "distance", distance_figure(patient, plans)
     if truth_density is not None:
         yield "truth", truth_figure(patient, plans, truth_density)
+    if other_density is not None:
+        yield "comparison", truth_figure(patient, plans, other_density)
     pet = pet_figure(patient, plans, fit)
     if pet is not None:
         yield "pet", pet
@@ -122,7 +135,13 @@ def draw_figures(
 
 
 def save_figures(
-    patient: Patient, fit: Fit, plans: Plans, folder: Path | str, *, truth_density: Volume | None = None
+    patient: Patient,
+    fit: Fit,
+    plans: Plans,
+    folder: Path | str,
+    *,
+    truth_density: Volume | None = None,
+    other_density: Volume | None = None,
 ) -> list[Path]:
     """Write all figures as `<folder>/<name>.png` and return the paths.
 
@@ -133,5 +152,5 @@ def save_figures(
     OutputError
         If the folder cannot be written to.
     """
-    drawn = draw_figures(patient, fit, plans, truth_density=truth_density)
+    drawn = draw_figures(patient, fit, plans, truth_density=truth_density, other_density=other_density)
     return [save_figure(figure, Path(folder) / f"{name}.png") for name, figure in drawn]

@@ -71,6 +71,8 @@ def write_plan_folder(
     wall_s: float,
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
+    comparison: Mapping[str, Any] | None = None,
+    other_density: Volume | None = None,
     prepared: Prepared | None = None,
     log_text: str | Callable[[], str] = "",
     organs: Mapping[str, Volume] | None = None,
@@ -88,6 +90,8 @@ def write_plan_folder(
         Time since the run began, s.
     truth, truth_density
         Scores against the true density, and that density, for simulated patients.
+    comparison, other_density
+        What another method makes of the patient (``planning.compare``), and its density.
     prepared
         What was made because it was not given; goes into `preprocess/`.
     log_text
@@ -109,7 +113,14 @@ def write_plan_folder(
     with _all_or_nothing(out) as partial:
         plans.save(partial)
         exported = _export(partial, patient, plans, keyholes=keyholes)
-        save_figures(patient, fit, plans, partial / "figures", truth_density=truth_density)
+        save_figures(
+            patient,
+            fit,
+            plans,
+            partial / "figures",
+            truth_density=truth_density,
+            other_density=other_density,
+        )
         save_viewer(patient, plans, partial / "figures")
         provenance = build_provenance(patient, fit, config=config)
         files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
@@ -124,6 +135,7 @@ def write_plan_folder(
             wall_s=wall_s,
             peak_memory_mb=peak_memory_mb(),
             truth=truth,
+            comparison=comparison,
             exported=exported,
             preprocessing=prepared.record or None if prepared else None,
         )

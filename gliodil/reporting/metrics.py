@@ -42,6 +42,7 @@ def build_metrics(
     wall_s: float,
     peak_memory_mb: float | None,
     truth: Mapping[str, float | None] | None = None,
+    comparison: Mapping[str, Any] | None = None,
     exported: Exported | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -56,6 +57,8 @@ def build_metrics(
     truth
         Scores against a known density (`relative_l2`, `dice_at_0.1`, `dice_at_0.01`,
         `rmse_outside_visible`), for simulated patients.
+    comparison
+        What another method makes of the patient (``planning.compare``).
     exported
         What was written as DICOM and read back, if there was a series to write it on.
     preprocessing
@@ -123,6 +126,7 @@ def build_metrics(
         "organs_excluded": plans.organs_excluded,
         "dicom": None if exported is None else exported.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
+        "comparison": comparison,
         "preprocessing": preprocessing,
     }
     cleaned: dict[str, Any] = jsonable(metrics)

@@ -128,8 +128,33 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
             for key, value in _ordered(metrics["loss"]["terms"], wording.TERM_NAMES)
         ],
         "truth": [(TRUTH_NAMES.get(key, key), value) for key, value in (metrics["truth"] or {}).items()],
+        "comparison": _comparison(metrics),
         "methods": wording.methods(metrics),
-        "citations": wording.CITATIONS,
+        "citations": wording.citations(metrics),
+    }
+
+
+def _comparison(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what the page says about another method's fit."""
+    other = metrics.get("comparison")
+    if other is None:
+        return None
+    here = {name: entry["value"] for name, entry in metrics["parameters"].items()}
+    rows = [
+        (words, here.get(key), other["parameters"].get(key))
+        for key, words in wording.PARAMETER_NAMES.items()
+        if key in other["parameters"] and not key.startswith("pet")
+    ]
+    rows.append(("Misfit of boundaries (mm)", metrics["fit"]["label_misfit_mm"], other["label_misfit_mm"]))
+    rows.append(("Wall time of the fit (s)", metrics["fit"]["wall_s"], other["wall_s"]))
+    for key, words in TRUTH_NAMES.items():
+        if metrics["truth"] and other["truth"]:
+            rows.append((f"{words}, against the truth", metrics["truth"].get(key), other["truth"].get(key)))
+    return {
+        "status": wording.status_sentence(other),
+        "ctv_model_dice": other["ctv_model_dice"],
+        "rows": rows,
+        "agreement": [(TRUTH_NAMES.get(key, key), value) for key, value in other["agreement"].items()],
     }
 
 

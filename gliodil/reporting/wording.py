@@ -38,7 +38,7 @@ TERM_NAMES = {
     "pet": "PET",
     "mobility": "Mobility field",
 }
-CITATIONS = (
+_CITATIONS = (
     "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
     "physics-informed discrete loss, Nature Communications 2025, doi:10.1038/s41467-025-60366-4 "
     "(arXiv:2312.05063).",
@@ -49,6 +49,12 @@ CITATIONS = (
     "loss: Fast and accurate learning without neural networks, PNAS Nexus 3(1), 2024, "
     "doi:10.1093/pnasnexus/pgae005.",
 )
+_OF_METHOD = {
+    "pinn": (
+        "K. Tang, J. Zhai, X. Wan, C. Yang, Adversarial adaptive sampling: unify PINN and optimal transport for the "
+        "approximation of PDEs, ICLR 2024 (arXiv:2305.18702).",
+    )
+}
 
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -145,6 +151,11 @@ def _reach(mm: float | None) -> str:
     return f" (at most {mm:g} mm beyond the near wall)" if mm else ""
 
 
+def citations(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the works that what was run rests on, in the order the methods paragraph numbers them."""
+    return (*_CITATIONS, *_OF_METHOD.get(metrics["fit"]["method"], ()))
+
+
 def methods(metrics: Mapping[str, Any]) -> str:
     """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
     fit, rule = metrics["fit"], metrics["rule"]
@@ -154,8 +165,9 @@ def methods(metrics: Mapping[str, Any]) -> str:
     approach = {
         "odil": "by optimizing a discrete loss (ODIL): the residual of the discretised growth equation, its "
         f"initial condition and the misfit to {data} are minimised together [1–3]",
-        "pinn": "with a physics-informed neural network that carries the growth equation and the misfit to "
-        f"{data} in its loss",
+        "pinn": "with a physics-informed neural network whose loss holds the growth equation, its initial condition, "
+        "the misfit to the tumour segmentation and priors on the parameters, on collocation points drawn from a "
+        "normalizing flow trained against it [4]",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
     if fit.get("physics") in ("exact", "mobility"):
         from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
@@ -172,13 +184,24 @@ def methods(metrics: Mapping[str, Any]) -> str:
             f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
             "cells can tell"
         )
+    if fit["method"] == "pinn":
+        discretized = f"Tissue maps were read on a grid of {grid} cells of {spacing} mm; training took"
+        effort = (
+            f"{metrics['loss']['evaluations']} Levenberg–Marquardt steps ({fit['dtype']}, {fit['device']})."
+        )
+    else:
+        discretized = (
+            f"The grid had {grid} cells of {spacing} mm and {fit['steps']} time levels; the optimizer was"
+        )
+        effort = (
+            f"{fit['optimizer']} ({metrics['loss']['evaluations']} gradient evaluations, {fit['dtype']}, "
+            f"{fit['device']})."
+        )
     return (
         f"Tumour-cell density was estimated with gliodil {metrics['gliodil_version']} from one time point. "
         "The density u, a fraction of carrying capacity, follows the Fisher–Kolmogorov equation "
         "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
-        f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. The grid had {grid} cells "
-        f"of {spacing} mm and {fit['steps']} time levels; the optimizer was {fit['optimizer']} "
-        f"({metrics['loss']['evaluations']} gradient evaluations, {fit['dtype']}, {fit['device']}). "
+        f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. {discretized} {effort} "
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
         f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
         "brain, as many as the standard one has."

@@ -1,0 +1,270 @@
+"""A patient's growth as a problem for a network: Fisher-Kolmogorov in space and time, with labels at the end.
+
+The network is the front coordinate ψ(x, t), not the density: with u = (1 + e^ψ)⁻² a travelling front is a straight line
+in ψ, ahead of it and behind it alike (Ablowitz & Zeppetella 1979), and u stays in (0, 1). With σ = 1/(1 + e^{−ψ}) the
+equation divided by du/dψ is
+
+    ψ_t = Σ_a [D_a ∂_aa ψ + b_a ∂_a ψ + D_a (1 − 3σ) (∂_a ψ)²] − ρ (1 − σ/2),
+
+    D_a = h_a² (c_a⁺ + c_a⁻)/2,   b_a = h_a (c_a⁺ − c_a⁻)
+
+with the coefficients c of the two faces of the cell along axis a, as in ``pde.operators``: what Taylor's series makes of
+its differences. Closed faces (impassable tissue, the rim of the crop) enter as they do there.
+
+Rows of the least-squares problem:
+growth    (ψ_t − …)/ρ₀ · √(u (1 − u)), so that both tails of the front count, but less the further off they are
+seed      the same weight times ψ(x, 0) minus that of the seed
+labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
+priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
+
+The scalars are inferred with the network, in the coordinates of ``parameters.Box``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn.functional import logsigmoid
+
+from gliodil.inference.exact import SEED_RAMP
+from gliodil.inference.informed_loss import InformedLoss
+from gliodil.inference.parameters import ORIGIN_SCALE_MM, Scalars
+from gliodil.pde.operators import Faces
+from gliodil.pde.seed import CUTOFF, PEAK, SPREAD_MM2
+from gliodil.sampling.derivatives import Jet
+from gliodil.sampling.domain import Box
+from gliodil.sampling.objective import Objective
+from gliodil.sampling.points import Points
+from gliodil.sampling.problems.problem import Condition, Problem
+from gliodil.sampling.solve import Solution
+
+GROWTH_ERROR = 0.02
+"""Relative violation of the equation that counts as one standard deviation."""
+SEED_ERROR = 0.05
+EFFECTIVE_POINTS = 200.0
+"""How many independent observations the rows of the equation, and of the seed, stand for."""
+WEIGHT_LABELS = 150.0
+REACH_MM = 20.0
+"""The equation and the labels are asked for in tissue up to here from the visible tumour."""
+RIM_MM = 5.0
+"""Two thirds of the label rows are this near to a boundary between labels."""
+SECOND_ORDER = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
+
+
+class PatientProblem:
+    """The rows of one patient; ``problem`` is what ``sampling.solve`` takes.
+
+    Parameters
+    ----------
+    loss
+        Default loss of the patient's case: labels, priors, box of parameters.
+    start
+        Scalars to start from; their origin is that of the network's starting field.
+    """
+
+    def __init__(self, loss: InformedLoss, start: Scalars) -> None:
+        self.loss, self.case, self.start = loss, loss.case, start
+        grid = self.case.grid
+        self.duration = loss.config.duration_days
+        self.rate = float(start.proliferation_rate)
+        self.parameters = loss.box()
+        self.white = _stencil(self.case.model.white_faces, grid.spacing)
+        self.grey = _stencil(self.case.model.grey_faces, grid.spacing)
+        self.near = self.case.model.passable & (self._distance() <= REACH_MM)
+        self.cells = torch.nonzero(self.near).reshape(-1)
+        self.rims = self._rims()
+        self.centres = grid.centres().T
+        extent = tuple(n * h for n, h in zip(grid.shape, grid.spacing, strict=True))
+        self.box = Box((0.0, 0.0, 0.0, 0.0), (*extent, self.duration))
+
+    @property
+    def problem(self) -> Problem:
+        """Return the problem: unknown ψ on the crop [mm] and [0, T] [day], scalars z."""
+        labels, seed = WEIGHT_LABELS, EFFECTIVE_POINTS / SEED_ERROR**2
+        return Problem(
+            name="patient",
+            box=self.box,
+            second_order=SECOND_ORDER,
+            residual=self.growth,
+            lift=self.lift,
+            conditions=(
+                Condition(self.labels, self._draw_labels, labels),
+                Condition(self.seed, self._draw_seed, seed),
+                Condition(self.priors, self._draw_seed, float(self._prior_count)),
+            ),
+            scalars=tuple(self.parameters.encode(self.start).tolist()),
+            inside=lambda x: self.near[self.cell(x)],
+        )
+
+    def cell(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the cell that holds each point (N, ≥3) [mm]: (N,)."""
+        grid = self.case.grid
+        i, j, k = (
+            (x[:, a] / h).long().clamp(0, n - 1)
+            for a, (n, h) in enumerate(zip(grid.shape, grid.spacing, strict=True))
+        )
+        return (i * grid.shape[1] + j) * grid.shape[2] + k
+
+    def lift(self, x: Sequence[Jet]) -> Jet:
+        """Return the starting field: ψ of the seed before its cutoff, falling as growth at the starting rate has it."""
+        distance2 = None
+        for jet, centre in zip(x[:3], self.start.origins[0].tolist(), strict=True):
+            square = (jet - centre) ** 2
+            distance2 = square if distance2 is None else distance2 + square
+        assert distance2 is not None
+        half = distance2 * (1 / (8 * SPREAD_MM2)) - math.log(PEAK) / 2  # −½ ln g
+        e = (-half.value).exp()
+        front: Jet = half.compose(half.value + torch.log1p(-e), 1 / (1 - e), -e / (1 - e).square())
+        falling: Jet = front - x[3] * (0.75 * self.rate)
+        return falling
+
+    def growth(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
+        """Return the weighted violation of the equation by the jet of ψ: (N,)."""
+        p = self.decode(scalars)
+        cell = self.cell(x)
+        diffusion, drift = (
+            (w[:, cell] + g[:, cell] / p.wm_gm_ratio) * p.diffusivity
+            for w, g in zip(self.white, self.grey, strict=True)
+        )
+        sigma = torch.sigmoid(u.value)
+        slope = u.gradient[:3]
+        spreading = (diffusion * (u.second + (1 - 3 * sigma) * slope.square()) + drift * slope).sum(0)
+        violation = u.gradient[3] - spreading + p.proliferation_rate * (1 - sigma / 2)
+        return violation * (_weight(u.value) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
+
+    def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
+        """Return ψ at the start minus that of the seed, weighted: (N,)."""
+        origin = scalars[:, self.parameters.origins] * ORIGIN_SCALE_MM
+        wanted = _seed_front((x[:, :3] - origin).square().sum(1))
+        return (u.value - wanted) * _weight(wanted)
+
+    def labels(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
+        """Return how far ψ at the end is outside the interval the label allows, robust, in tolerances: (N,)."""
+        p, cell, case = self.decode(scalars), self.cell(x), self.case
+        core, oedema, necrotic = case.core[cell], case.oedema[cell], case.necrotic[cell]
+        at_core, at_oedema = _front(p.threshold_core), _front(p.threshold_oedema)
+        inner = _front(p.threshold_necrotic) if self.loss.three_levels else None
+        far = torch.full_like(at_core, math.inf)
+        # A high density is a low ψ.
+        highest = torch.where(core, at_core, torch.where(oedema, at_oedema, far))
+        lowest = torch.where(core, -far, torch.where(oedema, at_core, at_oedema))
+        if inner is not None:
+            highest = torch.where(necrotic, inner, highest)
+            lowest = torch.where(core & ~necrotic, inner, lowest)
+        outside = (u.value - highest).clamp(min=0) - (lowest - u.value).clamp(min=0)
+        return self.loss.robust(math.sqrt(6) * outside)
+
+    def priors(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
+        """Return the deviations from the priors, one per row, in turns: (N,)."""
+        deviations = self.loss.deviations(self.decode(scalars))
+        turn = torch.arange(x.shape[0], device=x.device) % self._prior_count
+        return deviations[turn, torch.arange(x.shape[0], device=x.device)]
+
+    def terms(self, solution: Solution, *, count: int = 5000) -> dict[str, float]:
+        """Return the terms of the loss on fresh points, uniform in the box, by the names of the other losses."""
+        generator = torch.Generator(device=solution.theta.device).manual_seed(solution.seed + 1)
+        problem, dtype = self.problem, solution.theta.dtype
+        like = torch.rand(count, 4, generator=generator, dtype=dtype, device=generator.device)
+        x = self.box.from_unit(like)
+        points = Points(x, x.new_full((count,), 1 / self.box.volume))
+        conditions = tuple(c.points(count, generator=generator, dtype=dtype) for c in problem.conditions)
+        objective = Objective(problem, solution.network, points, conditions=conditions)
+        growth, labels, seed, priors = torch.split(objective.residual(solution.theta), count)
+        sums = {
+            "pde": growth,
+            "initial": seed,
+            "seg_lower": labels.clamp(min=0),  # the density is too low
+            "seg_upper": labels.clamp(max=0),
+            "parameters": priors,
+        }
+        return {name: float(rows.square().sum()) for name, rows in sums.items()}
+
+    def decode(self, scalars: torch.Tensor) -> Scalars:
+        """Return the scalars of every row (N, n)."""
+        return self.parameters.decode(scalars.T)
+
+    def scalars(self, z: torch.Tensor) -> Scalars:
+        """Return the scalars at z (n,)."""
+        return self.parameters.decode(z)
+
+    @property
+    def _prior_count(self) -> int:
+        return 6 if self.loss.three_levels else 5
+
+    def _draw_labels(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """Draw centres of cells at the end, two thirds of them near a boundary between labels."""
+        near = 2 * count // 3
+        chosen = [_choose(self.rims, near, generator), _choose(self.cells, count - near, generator)]
+        return self._centres(torch.cat(chosen), self.duration, dtype)
+
+    def _draw_seed(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """Draw centres of cells at the start."""
+        return self._centres(_choose(self.cells, count, generator), 0.0, dtype)
+
+    def _centres(self, cells: torch.Tensor, time: float, dtype: torch.dtype) -> torch.Tensor:
+        at = self.centres[cells].to(dtype)
+        return torch.cat([at, torch.full_like(at[:, :1], time)], dim=1)
+
+    def _rims(self) -> torch.Tensor:
+        """Cells within ``RIM_MM`` of a boundary between labels."""
+        from scipy import ndimage
+
+        grid, case = self.case.grid, self.case
+        labels = grid.box(case.oedema.long() + 2 * case.core + case.necrotic).cpu().numpy()
+        within = np.zeros(labels.shape, dtype=bool)
+        for level in (1, 2, 3):
+            inside = labels >= level
+            if inside.any():
+                out = ndimage.distance_transform_edt(~inside, sampling=grid.spacing)
+                deep = ndimage.distance_transform_edt(inside, sampling=grid.spacing)
+                within |= np.maximum(out, deep) <= RIM_MM
+        return torch.nonzero(grid.mask(within) & self.near).reshape(-1)
+
+    def _distance(self) -> torch.Tensor:
+        """Distance of every cell from the visible tumour [mm]: (N,)."""
+        from scipy import ndimage
+
+        grid = self.case.grid
+        hidden = ~grid.box(self.case.core | self.case.oedema).cpu().numpy()
+        return grid.field(ndimage.distance_transform_edt(hidden, sampling=grid.spacing))
+
+
+def density(psi: torch.Tensor) -> torch.Tensor:
+    """Return u = (1 + e^ψ)⁻²."""
+    return torch.sigmoid(-psi).square()
+
+
+def _choose(of: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    return of[torch.randint(len(of), (count,), generator=generator, device=of.device)]
+
+
+def _front(u: torch.Tensor) -> torch.Tensor:
+    return (u**-0.5 - 1).log()
+
+
+def _weight(psi: torch.Tensor) -> torch.Tensor:
+    """√(u (1 − u)) as a fixed weight: no field may make its own rows light."""
+    u = density(psi.detach())
+    return (u * (1 - u) + 1e-5).sqrt()
+
+
+def _seed_front(distance2: torch.Tensor) -> torch.Tensor:
+    """Return ψ of the ramped seed at a squared distance from its centre [mm²]."""
+    log_g = math.log(PEAK) - distance2 / (4 * SPREAD_MM2)
+    log_g = log_g + logsigmoid((log_g.exp() / CUTOFF - 1) / SEED_RAMP)
+    half = -log_g / 2
+    return half + torch.log1p(-(-half).exp())
+
+
+def _stencil(faces: Faces, spacing: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return h² (c⁺ + c⁻)/2 [mm²·(1/mm²) = 1] and h (c⁺ − c⁻) [1/mm] of every cell, (3, N) each."""
+    diffusion, drift = [], []
+    for (c, s), h in zip(faces, spacing, strict=True):
+        after = torch.cat([c, c.new_zeros(s)])
+        before = torch.cat([c.new_zeros(s), c])
+        diffusion.append(h**2 * (after + before) / 2)
+        drift.append(h * (after - before))
+    return torch.stack(diffusion), torch.stack(drift)

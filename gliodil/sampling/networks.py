@@ -1,0 +1,485 @@
+"""Networks that carry Taylor streams forward and their adjoints backward, both written out.
+
+With z = W h + b and a = σ(z), the streams of a jet (see `derivatives`) pass a layer as
+
+    a₀ = σ(z₀)     aᵢ = σ′ zᵢ     a_L = σ′ z_L + σ″ q,   q = Σᵢ cᵢ zᵢ²,
+
+and an adjoint ā of those streams, one per sample, as
+
+    z̄ᵢ = σ′ āᵢ + 2 σ″ cᵢ zᵢ ā_L      z̄_L = σ′ ā_L
+    z̄₀ = σ′ ā₀ + σ″ (Σᵢ zᵢ āᵢ + z_L ā_L) + σ‴ q ā_L.
+
+The derivative of sample n with respect to W is Σ_s z̄_s ⊗ h_s: the Jacobian of a second-order residual costs one
+batched product of inner size 1 + d + k per layer. Summed over the samples it is the gradient.
+
+Parameters are one flat vector θ; the weights of the last layer, in which the network is linear, come last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from gliodil.errors import InputError
+from gliodil.sampling.domain import Box
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What a forward pass leaves for the backward one; `streams` (1 + d + k, N) is the result."""
+
+    streams: torch.Tensor
+    kept: Any
+
+
+class Network(Protocol):
+    """A scalar function of x with flat parameters."""
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        ...
+
+    @property
+    def linear(self) -> slice:
+        """The parameters in which the network is linear (may be empty)."""
+        ...
+
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw starting parameters (P,), with detail near the points `through` (n, d) if there are any."""
+        ...
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the weights and biases in the order of θ."""
+        ...
+
+    def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
+        """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
+        ...
+
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        ...
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P), or the columns of `linear`."""
+        ...
+
+    def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+        """Return the sum over samples of `jacobian`: (P,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A fully connected network on the box scaled to [-1, 1]^d.
+
+    Attributes
+    ----------
+    box
+        Domain of the input.
+    hidden
+        Widths of the hidden layers.
+    first_scale
+        Standard deviation of the first layer's weights: about 1/(half the width of the finest feature, as a
+        fraction of the box's half extent). Its hyperplanes start uniform over the box.
+    residual
+        Add each hidden layer's input to its output where widths agree.
+    fourier
+        Number of fixed random frequencies whose sines and cosines feed the first layer; 0 means none.
+    fourier_scale
+        Standard deviation of those frequencies, in rad per half extent.
+    fourier_seed
+        Seed of the frequencies, which belong to the network and are not trained.
+    """
+
+    box: Box
+    hidden: tuple[int, ...] = (20, 20)
+    first_scale: float = 2.0
+    residual: bool = False
+    fourier: int = 0
+    fourier_scale: float = math.pi
+    fourier_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError("A network needs hidden layers of at least one neuron.", found=f"{self.hidden}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the layers, from what enters the first trained one to the output."""
+        entry = 2 * self.fourier if self.fourier else self.box.dimension
+        return (entry, *self.hidden, 1)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return sum((i + 1) * o for i, o in zip(self.widths[:-1], self.widths[1:], strict=True))
+
+    @property
+    def linear(self) -> slice:
+        """Weights and bias of the last layer."""
+        return slice(self.size - self.hidden[-1] - 1, self.size)
+
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw the first layer at `first_scale`, the others by Glorot's rule: (P,).
+
+        Hyperplanes of the first layer pass through points drawn from `through`, or uniformly.
+        """
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator, dtype=dtype, device=generator.device)
+
+        parts = []
+        for index, (i, o) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
+            if index == 0 and not self.fourier:
+                weight = self.first_scale * normal(o, i) / math.sqrt(i)
+                anchors = torch.rand(o, i, generator=generator, dtype=dtype, device=generator.device)
+                if through is not None:
+                    picked = torch.randint(len(through), (o,), generator=generator, device=generator.device)
+                    anchors = self.box.to_unit(through.to(dtype))[picked]
+                bias = -(weight * (2 * anchors - 1)).sum(1)
+            else:
+                weight, bias = normal(o, i) * math.sqrt(2 / (i + o)), normal(o) * 0.0
+            parts += [weight.reshape(-1), bias]
+        return torch.cat(parts)
+
+    def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
+        """Evaluate all streams at x (N, d)."""
+        h = self._enter(x, coefficients)
+        layers = self._split(theta)
+        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+        for index, (weight, bias) in enumerate(layers):
+            z = h @ weight.T
+            z[0] += bias
+            if index == len(layers) - 1:
+                kept.append((h, z, None))
+                return Tape(z[..., 0], (kept, coefficients))
+            t = z[0].tanh()
+            a = _activate(z, coefficients, t, *_tanh_derivatives(t))
+            kept.append((h, z, t))
+            h = h + a if self._skips(index) else a
+        raise AssertionError("a network has a last layer")
+
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        lower, upper = self.box.bounds(x)
+        h = 2 * (x - lower) / (upper - lower) - 1
+        if self.fourier:
+            z = h @ self._frequencies(x).T
+            h = torch.cat([z.sin(), z.cos()], -1)
+        *layers, (last, bias) = self._split(theta)
+        for index, (weight, shift) in enumerate(layers):
+            a = (h @ weight.T + shift).tanh()
+            h = h + a if self._skips(index) else a
+        return (h @ last.T + bias)[:, 0]
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return per-sample derivatives: (N, P)."""
+        rows = adjoint.shape[1]
+        if linear_only:
+            features = torch.einsum("sn,snw->nw", adjoint, tape.kept[0][-1][0])
+            return torch.cat([features, adjoint[0][:, None]], 1)
+        out = adjoint.new_empty(rows, self.size)
+        for where, weight_shape, bar, h in self._backward(theta, tape, adjoint):
+            o, i = weight_shape
+            block = torch.einsum("sno,sni->noi", bar, h)
+            out[:, where : where + o * i] = block.reshape(rows, o * i)
+            out[:, where + o * i : where + o * (i + 1)] = bar[0]
+        return out
+
+    def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+        """Return the summed derivatives: (P,)."""
+        out = adjoint.new_empty(self.size)
+        for where, (o, i), bar, h in self._backward(theta, tape, adjoint):
+            out[where : where + o * i] = (bar.reshape(-1, o).T @ h.reshape(-1, i)).reshape(-1)
+            out[where + o * i : where + o * (i + 1)] = bar[0].sum(0)
+        return out
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of weights and biases in the order of θ (for optimizers that work on matrices)."""
+        shapes: list[tuple[int, ...]] = []
+        for i, o in zip(self.widths[:-1], self.widths[1:], strict=True):
+            shapes += [(o, i), (o,)]
+        return shapes
+
+    def _backward(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor
+    ) -> list[tuple[int, tuple[int, int], torch.Tensor, torch.Tensor]]:
+        """Return, for each layer, its offset in θ, its shape, the adjoint of z and the input h."""
+        kept, coefficients = tape.kept
+        layers = self._split(theta)
+        offsets = self._offsets()
+        found = []
+        bar = adjoint[..., None]
+        for index in range(len(layers) - 1, -1, -1):
+            weight, _ = layers[index]
+            h, z, t = kept[index]
+            passed = None
+            if t is not None:
+                passed = bar if self._skips(index) else None
+                bar = _activate_adjoint(bar, z, coefficients, *_tanh_derivatives(t))
+            found.append((offsets[index], (weight.shape[0], weight.shape[1]), bar, h))
+            if index:
+                bar = bar @ weight if passed is None else bar @ weight + passed
+        return found
+
+    def _enter(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        """Return the streams of the first trained layer's input: (S, N, width)."""
+        count, d = x.shape
+        lower, upper = self.box.bounds(x)
+        slope = 2 / (upper - lower)
+        h = x.new_zeros(1 + d + coefficients.shape[0], count, d)
+        h[0] = (x - lower) * slope - 1
+        for axis in range(d):
+            h[1 + axis, :, axis] = slope[axis]
+        if not self.fourier:
+            return h
+        z = h @ self._frequencies(x).T
+        s, c = z[0].sin(), z[0].cos()
+        return torch.cat(
+            [_activate(z, coefficients, s, c, -s, -c), _activate(z, coefficients, c, -s, -c, s)], dim=-1
+        )
+
+    def _frequencies(self, like: torch.Tensor) -> torch.Tensor:
+        """The fixed frequencies: (fourier, d)."""
+        seeded = torch.Generator(device=like.device).manual_seed(self.fourier_seed)
+        shape = (self.fourier, self.box.dimension)
+        return self.fourier_scale * torch.randn(
+            *shape, generator=seeded, dtype=like.dtype, device=like.device
+        )
+
+    def _skips(self, index: int) -> bool:
+        return self.residual and self.widths[index] == self.widths[index + 1]
+
+    def _offsets(self) -> list[int]:
+        offsets, where = [], 0
+        for i, o in zip(self.widths[:-1], self.widths[1:], strict=True):
+            offsets.append(where)
+            where += (i + 1) * o
+        return offsets
+
+    def _split(self, theta: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        layers = []
+        for where, i, o in zip(self._offsets(), self.widths[:-1], self.widths[1:], strict=True):
+            weight = theta[where : where + o * i].reshape(o, i)
+            layers.append((weight, theta[where + o * i : where + o * (i + 1)]))
+        return layers
+
+
+@dataclass(frozen=True)
+class LocalBases:
+    """Gaussians of fixed centres and widths with trained amplitudes: u = Σⱼ θⱼ exp(-½ Σᵢ ((xᵢ - mⱼᵢ)/sⱼᵢ)²).
+
+    Attributes
+    ----------
+    centres, widths
+        (M, d) each, in the domain's own coordinates.
+    """
+
+    centres: torch.Tensor
+    widths: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of amplitudes M."""
+        return self.centres.shape[0]
+
+    @property
+    def linear(self) -> slice:
+        """All of them."""
+        return slice(0, self.size)
+
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return zeros: (M,)."""
+        return torch.zeros(self.size, dtype=dtype, device=generator.device)
+
+    def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
+        """Evaluate all streams at x (N, d)."""
+        features = self._features(x, coefficients)
+        return Tape(features @ theta, features)
+
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        return self._values(x)[0] @ theta
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return per-sample derivatives: (N, M)."""
+        out: torch.Tensor = tape.kept[0] * adjoint[0][:, None]
+        for feature, weight in zip(tape.kept[1:], adjoint[1:], strict=True):
+            if bool(weight.any()):
+                out.addcmul_(feature, weight[:, None])
+        return out
+
+    def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+        """Return the summed derivatives: (M,)."""
+        return torch.einsum("snm,sn->m", tape.kept, adjoint)
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """One vector."""
+        return [(self.size,)]
+
+    def _features(self, x: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        widths = self.widths.to(x)
+        value, y = self._values(x)
+        streams = [value, *(value * y[axis] / -widths[:, axis] for axis in range(x.shape[1]))]
+        for c in coefficients.tolist():
+            curvature = torch.zeros_like(value)
+            for axis, share in enumerate(c):
+                if share != 0:
+                    curvature += (share / widths[:, axis] ** 2) * (y[axis].square() - 1)
+            streams.append(value * curvature)
+        return torch.stack(streams)
+
+    def _values(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return φ (N, M) and the scaled offsets per axis."""
+        centres, widths = self.centres.to(x), self.widths.to(x)
+        y = [(x[:, axis, None] - centres[:, axis]) / widths[:, axis] for axis in range(x.shape[1])]
+        exponent = torch.stack([part.square() for part in y]).sum(0)
+        # Below e^-100 a product of two is nothing, and slow: it would be denormal.
+        return torch.where(exponent > 200, 0.0, (-0.5 * exponent).exp()), y
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of networks, each with its own share of θ, in order."""
+
+    parts: tuple[Any, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def linear(self) -> slice:
+        """The last part's linear parameters."""
+        last: slice = self.parts[-1].linear
+        before = self.size - self.parts[-1].size
+        return slice(before + last.start, before + last.stop)
+
+    def initial(
+        self,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float64,
+        through: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draw each part's starting parameters."""
+        return torch.cat(
+            [part.initial(generator=generator, dtype=dtype, through=through) for part in self.parts]
+        )
+
+    def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
+        """Evaluate all streams at x (N, d)."""
+        tapes = [
+            part.forward(share, x, coefficients)
+            for part, share in zip(self.parts, self._split(theta), strict=True)
+        ]
+        return Tape(torch.stack([tape.streams for tape in tapes]).sum(0), tapes)
+
+    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Evaluate the network alone at x (N, d): (N,)."""
+        shares = zip(self.parts, self._split(theta), strict=True)
+        return torch.stack([part.value(share, x) for part, share in shares]).sum(0)
+
+    def jacobian(
+        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
+    ) -> torch.Tensor:
+        """Return per-sample derivatives: (N, P)."""
+        shares = list(zip(self.parts, self._split(theta), tape.kept, strict=True))
+        if linear_only:
+            part, share, own = shares[-1]
+            columns: torch.Tensor = part.jacobian(share, own, adjoint, linear_only=True)
+            return columns
+        return torch.cat([part.jacobian(share, own, adjoint) for part, share, own in shares], dim=1)
+
+    def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
+        """Return the summed derivatives: (P,)."""
+        shares = zip(self.parts, self._split(theta), tape.kept, strict=True)
+        return torch.cat([part.gradient(share, own, adjoint) for part, share, own in shares])
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of all parts."""
+        return [shape for part in self.parts for shape in part.shapes()]
+
+    def _split(self, theta: torch.Tensor) -> Sequence[torch.Tensor]:
+        return torch.split(theta, [part.size for part in self.parts])
+
+
+def _tanh_derivatives(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    first = 1 - t * t
+    return first, -2 * t * first, first * (6 * t * t - 2)
+
+
+def _activate(
+    z: torch.Tensor,
+    coefficients: torch.Tensor,
+    value: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    _third: torch.Tensor,
+) -> torch.Tensor:
+    """Carry streams (S, N, w) through σ, given σ and its derivatives at z₀."""
+    d = coefficients.shape[1]
+    a = torch.empty_like(z)
+    a[0] = value
+    a[1:] = first * z[1:]
+    for row, c in enumerate(coefficients):
+        a[1 + d + row] += second * _square(z[1 : 1 + d], c)
+    return a
+
+
+def _activate_adjoint(
+    bar: torch.Tensor,
+    z: torch.Tensor,
+    coefficients: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    third: torch.Tensor,
+) -> torch.Tensor:
+    """Carry an adjoint of σ's streams back to z."""
+    d = coefficients.shape[1]
+    out = first * bar
+    out[0] += second * (z[1:] * bar[1:]).sum(0)
+    for row, c in enumerate(coefficients):
+        top = bar[1 + d + row]
+        out[0] += third * _square(z[1 : 1 + d], c) * top
+        twice = 2 * second * top
+        for axis in range(d):
+            if c[axis] != 0:
+                out[1 + axis] += c[axis] * z[1 + axis] * twice
+    return out
+
+
+def _square(gradient: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Σᵢ cᵢ zᵢ² of a gradient (d, N, w)."""
+    return torch.einsum("d,dnw,dnw->nw", c, gradient, gradient)

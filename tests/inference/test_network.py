@@ -1,0 +1,159 @@
+"""A network in place of the grid: its rows against exact fronts, and a short fit from patient to density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gliodil.data.patient import Patient
+from gliodil.errors import InputError
+from gliodil.inference.case import Case, set_up
+from gliodil.inference.config import FitConfig
+from gliodil.inference.fit import fit
+from gliodil.inference.informed_loss import InformedLoss
+from gliodil.inference.network_problem import PatientProblem, density
+from gliodil.inference.start import from_segmentation
+from gliodil.pde.models.fisher_kolmogorov import FisherKolmogorov
+from gliodil.pde.seed import gaussian_seed
+from gliodil.sampling.derivatives import Jet, coordinates
+
+PatientFactory = Callable[..., Patient]
+CONFIG = FitConfig(
+    cells=12, steps=16, device="cpu", method="pinn", network_width=8, network_depth=2, network_budget_s=8.0
+)
+
+
+@pytest.fixture(scope="module")
+def case(make_patient: PatientFactory) -> Case:
+    return set_up(make_patient(), CONFIG)
+
+
+def rows_of(case: Case) -> PatientProblem:
+    loss = InformedLoss(case, CONFIG)
+    return PatientProblem(loss, from_segmentation(case, CONFIG))
+
+
+def everywhere(rows: PatientProblem, count: int = 400) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return rows.box.from_unit(torch.rand(count, 4, generator=generator, dtype=torch.float64))
+
+
+def test_a_travelling_front_violates_nothing(case: Case) -> None:
+    """u = (1 + e^ψ)⁻² with ψ = (x − ct)/(√6 ℓ), c = 5 √(Dρ/6) solves the equation in uniform tissue."""
+    white = torch.ones(case.grid.cells, dtype=torch.float64)
+    uniform = replace(case, model=FisherKolmogorov.on(case.grid, white, torch.zeros_like(white)))
+    rows = rows_of(uniform)
+    d, rho = (float(x) for x in (rows.start.diffusivity, rows.start.proliferation_rate))
+    length, speed = math.sqrt(d / rho), 5 * math.sqrt(d * rho / 6)
+    x = everywhere(rows)
+    # The rim of the crop is closed: a plane front does not solve the equation there.
+    h = torch.tensor(case.grid.spacing, dtype=torch.float64)
+    extent = torch.tensor(rows.box.upper[:3], dtype=torch.float64)
+    x = x[((x[:, :3] > h) & (x[:, :3] < extent - h)).all(1)]
+    jets = coordinates(x, rows.problem.second_order)
+    psi = (jets[0] - jets[3] * speed - 0.3 * float(extent[0])) * (1 / (math.sqrt(6) * length))
+    scalars = rows.parameters.encode(rows.start).expand(len(x), -1)
+    assert float(rows.growth(x, psi, scalars).abs().max()) < 1e-8
+    wrong = psi * 1.1
+    assert float(rows.growth(x, wrong, scalars).abs().max()) > 0.1
+
+
+def test_rows_agree_with_differences_on_the_grid(case: Case) -> None:
+    """For a field that is smooth on the grid, growth() divided by its weight is the grid's residual over du/dψ."""
+    rows = rows_of(case)
+    centres = case.grid.centres().T
+    a = torch.tensor([3e-3, -2e-3, 1e-3], dtype=torch.float64)
+    time = 40.0
+
+    def psi_at(x: torch.Tensor, t: float) -> torch.Tensor:
+        return 0.2 + x @ a - 0.004 * t
+
+    x = torch.cat([centres, torch.full_like(centres[:, :1], time)], dim=1)
+    jets = coordinates(x, rows.problem.second_order)
+    psi = 0.2 + sum((jets[i] * float(a[i]) for i in range(3)), -0.004 * jets[3])
+    scalars = rows.parameters.encode(rows.start).expand(len(x), -1)
+    found = rows.growth(x, psi, scalars)
+    u, p = density(psi_at(centres, time)), rows.start
+    coefficients = case.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+    rate = (density(psi_at(centres, time + 0.01)) - density(psi_at(centres, time - 0.01))) / 0.02
+    residual = rate - case.model.rate(u, coefficients, p.proliferation_rate)
+    sigma = torch.sigmoid(psi_at(centres, time))
+    slope = -2 * u * sigma  # du/dψ
+    scale = (u * (1 - u) + 1e-5).sqrt() * math.sqrt(200) / 0.02 / rows.rate
+    where = case.model.passable
+    # The remainder of Taylor's series, (hψ′)² relative to the largest term, is below one per cent here.
+    error = (found - residual / slope * scale)[where].abs().max()
+    assert float(error) < 0.01 * float(found[where].abs().max())
+
+
+def test_labels_ask_for_what_they_show(case: Case) -> None:
+    rows = rows_of(case)
+    x = rows.problem.conditions[0].points(
+        500, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    scalars = rows.parameters.encode(rows.start).expand(len(x), -1)
+    cell = rows.cell(x)
+    p = rows.start
+    psi = coordinates(x, rows.problem.second_order)[0] * 0.0
+
+    def labelled(u: float) -> torch.Tensor:
+        return rows.labels(x, psi + math.log(u**-0.5 - 1), scalars)
+
+    core, outside = case.core[cell], ~(case.core | case.oedema)[cell]
+    low = labelled(float(p.threshold_oedema) / 2)
+    assert bool((low[core] > 0).all())
+    assert bool((low[outside] == 0).all())
+    high = labelled((1 + float(p.threshold_core)) / 2)
+    assert bool((high[outside] < 0).all())
+
+
+def test_training_starts_at_the_seed(case: Case) -> None:
+    rows = rows_of(case)
+    x = torch.cat([case.grid.centres().T, torch.zeros(case.grid.cells, 1, dtype=torch.float64)], dim=1)
+    lift = rows.lift(coordinates(x, rows.problem.second_order))
+    seed = gaussian_seed(case.grid.centres(), rows.start.origins[0])
+    inside = seed > 0.1
+    torch.testing.assert_close(density(lift.value)[inside], seed[inside])
+
+
+def test_lift_has_the_derivatives_of_its_value(case: Case) -> None:
+    rows = rows_of(case)
+    x = everywhere(rows, 20).requires_grad_()
+    value = rows.lift(coordinates(x, rows.problem.second_order)).value
+    gradient = torch.autograd.grad(value.sum(), x, create_graph=True)[0]
+    second = [torch.autograd.grad(gradient[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(3)]
+    jet: Jet = rows.lift(coordinates(x.detach(), rows.problem.second_order))
+    torch.testing.assert_close(jet.gradient, gradient.T.detach())
+    torch.testing.assert_close(jet.second, torch.stack(second).detach())
+
+
+def test_fit_follows_the_labels_and_says_how_it_ended(make_patient: PatientFactory) -> None:
+    patient = make_patient(pet=True)
+    found = fit(patient, config=CONFIG)
+    assert (found.method, found.optimizer) == ("pinn", "levenberg-marquardt")
+    assert found.status in {"converged", "iteration_limit"}
+    assert found.loss_total == pytest.approx(sum(found.loss_terms.values()))
+    assert found.density.data.min() >= 0
+    assert found.density.data.max() <= 1
+    seen, predicted = patient.tumour, found.density.data > found.parameters["threshold_oedema"].value
+    assert 2 * np.count_nonzero(seen & predicted) / (seen.sum() + predicted.sum()) > 0.7
+    assert any("PET" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": "network"},
+        {"method": "pinn", "loss": "reference"},
+        {"network_width": 0},
+        {"network_budget_s": 0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
+    with pytest.raises(InputError):
+        FitConfig(**wrong)
