@@ -83,20 +83,23 @@ def test_strong_order_with_additive_noise(method: str) -> None:
     assert 1.4 < measured < 2.3
 
 
-@pytest.mark.parametrize("method", ["sosri", "sosri2", "euler_maruyama"])
-def test_an_adaptive_solution_with_rejections_is_unbiased(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "tolerance", "bias"),
+    [("sosri", 1e-3, 0.003), ("sosri2", 1e-3, 0.003), ("euler_maruyama", 5e-3, 0.03)],
+)
+def test_an_adaptive_solution_with_rejections_is_unbiased(method: str, tolerance: float, bias: float) -> None:
     # du = σ(t) u dW, one element at a time so that its own noise decides; σ jumps at 3, where steps have grown long.
     quiet, loud, source = 0.02, 1.2, generator(3)
     ours, exact, halves, rejected = [], [], [], 0
-    for _ in range(150):
+    for _ in range(60):
         s = solve_sde(
             lambda t, u: 0 * u,
             lambda t, u: (quiet if t < 3 else loud) * u,
             torch.ones(1, dtype=DOUBLE),
             (0.0, 3.0, 3.5),
             method=method,
-            rtol=0.01,
-            atol=0.001,
+            rtol=tolerance,
+            atol=tolerance / 10,
             generator=source,
             record=("noise",),
         )
@@ -108,17 +111,16 @@ def test_an_adaptive_solution_with_rejections_is_unbiased(method: str) -> None:
         ours.append(float(s.states[-1]))
         halves.append(W)
         rejected += s.rejected
-    assert rejected > 150
+    assert rejected > 200
     # The path itself is Brownian, though steps were rejected for where it went ...
     assert np.cov((np.array(halves) / np.sqrt([3, 0.5])).T) == pytest.approx(
-        np.eye(2), abs=5 * math.sqrt(2 / 150)
+        np.eye(2), abs=5 * math.sqrt(2 / 60)
     )
-    # ... and the state follows it: what is left is a few times the tolerance, in spread and in the mean.
+    # ... and the state follows it: what is left is the tolerance's error, in the mean and in spread.
     difference = np.array(ours) - np.array(exact)
-    coarse = method == "euler_maruyama"
-    assert abs(difference.mean()) < (0.05 if coarse else 0.02)
-    assert difference.std() < (0.2 if coarse else 0.06) * np.std(exact)
-    assert np.corrcoef(ours, exact)[0, 1] > 0.99
+    assert abs(difference.mean()) < bias
+    assert np.median(np.abs(difference)) < 4 * tolerance
+    assert np.corrcoef(ours, exact)[0, 1] > 0.998
 
 
 def network(seed: int) -> tuple[torch.nn.Module, torch.nn.Module]:
