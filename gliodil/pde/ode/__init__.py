@@ -25,11 +25,12 @@ from __future__ import annotations
 from gliodil.pde.ode.controller import PIController
 from gliodil.pde.ode.heuristics import PrecisionWarning, error_norm, noise_floor, stiffness_estimate
 from gliodil.pde.ode.solution import EventHit, Solution
-from gliodil.pde.ode.solve import solve
+from gliodil.pde.ode.solve import Adjoint, solve
 from gliodil.pde.ode.tableaus import TABLEAUS, Tableau, get_tableau
 
 __all__ = [
     "TABLEAUS",
+    "Adjoint",
     "EventHit",
     "PIController",
     "PrecisionWarning",

@@ -103,7 +103,7 @@ class _ErrorNorm(torch.autograd.Function):
         assert ratio is not None
         scale = torch.maximum(z.abs(), z_new.abs()).mul_(rtol).add_(atol)
         ratio.div_(scale)
-        error = torch.linalg.vector_norm(ratio).div_(math.sqrt(max(1, ratio.numel())))
+        error: torch.Tensor = torch.linalg.vector_norm(ratio).div_(math.sqrt(max(1, ratio.numel())))
         ctx.save_for_backward(z, z_new, ratio, scale, error)
         ctx.rtol, ctx.weights = rtol, weights
         return error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -82,6 +83,31 @@ class Path:
         return self
 
 
+class Outputs(NamedTuple):
+    """What gradients flow from.
+
+    Attributes
+    ----------
+    states
+        At the times that were reached.
+    errors, stiffness
+        Of the accepted steps; empty where they were not recorded.
+    """
+
+    states: torch.Tensor
+    errors: torch.Tensor
+    stiffness: torch.Tensor
+
+
+def stacked(path: Path) -> Outputs:
+    """Return the path's outputs as tensors."""
+    states = torch.stack(path.states)
+    errors, stiffness = (
+        torch.stack(record) if record else states.new_zeros(0) for record in (path.errors, path.stiffness)
+    )
+    return Outputs(states, errors, stiffness)
+
+
 Watch = Callable[[Step, list[EventHit]], float | None]
 """Told of every accepted step; appends events, and returns the time at which to stop, if any."""
 
@@ -92,20 +118,22 @@ def march(
     times: Sequence[float],
     rules: Rules,
     *,
+    k1: torch.Tensor | None = None,
     watch: Watch | None = None,
     on_step: Callable[[Step, range], None] | None = None,
 ) -> Path:
     """Integrate from times[0] to times[-1], putting out z at all of them.
 
-    ``on_step`` is told of every accepted step, and of the indices of the times that fell into it.
+    ``k1`` is f(times[0], z0) where it is known. ``on_step`` is told of every accepted step, and of the indices of the
+    times that fell into it.
     """
     tableau, control = rules.tableau, rules.controller
     t, end = times[0], times[-1]
     sign = math.copysign(1.0, end - t)
     path = Path([z0])
-    k1 = first_rate(f, t, z0)
+    k1 = first_rate(f, t, z0) if k1 is None else k1
     rate = scaled_rms(k1, z0, rules.rtol, rules.atol)
-    h = sign * _first(f, t, z0, k1, rate, end, rules, path)
+    h = 0.0 if rules.frozen is not None else choose_first_step(f, t, z0, k1, end, rules, path)
     smallest = SMALLEST_STEP * max(abs(t), abs(end))
     frozen = iter(rules.frozen) if rules.frozen is not None else None
 
@@ -194,28 +222,22 @@ def first_rate(f: Field, t: float, z0: torch.Tensor) -> torch.Tensor:
     return k1
 
 
-def _first(
-    f: Field,
-    t: float,
-    z0: torch.Tensor,
-    k1: torch.Tensor,
-    rate: float,
-    end: float,
-    rules: Rules,
-    path: Path,
+def choose_first_step(
+    f: Field, t: float, z0: torch.Tensor, k1: torch.Tensor, end: float, rules: Rules, path: Path
 ) -> float:
-    if rules.frozen is not None:
-        return 0.0
+    """Return the signed length of the first step: the one given, or one found by looking ahead."""
+    span = abs(end - t)
     if rules.first is not None:
-        return min(abs(rules.first), abs(end - t))
+        return math.copysign(min(abs(rules.first), span), end - t)
     with torch.no_grad():
         state = scaled_rms(z0, z0, rules.rtol, rules.atol)
-        trial = min(trial_step(state, rate), abs(end - t))
+        rate = scaled_rms(k1, z0, rules.rtol, rules.atol)
+        trial = min(trial_step(state, rate), span)
         signed = math.copysign(trial, end - t)
         moved = f(t + signed, torch.add(z0.detach(), k1.detach(), alpha=signed))
         change = scaled_rms(moved - k1.detach(), z0, rules.rtol, rules.atol) / trial
     path.evaluations += 1
-    return min(first_step(state, rate, change, trial, rules.tableau.order), abs(end - t))
+    return math.copysign(min(first_step(state, rate, change, trial, rules.tableau.order), span), end - t)
 
 
 def _held_by_stability(step: Step, tableau: Tableau) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from gliodil.errors import InputError, NumericsError
+from gliodil.pde.ode.tableaus import get_tableau
 
 Status = Literal["done", "event", "step_limit", "stiff", "diverged"]
 
@@ -97,6 +98,16 @@ class Solution:
         if self.recorded_path is None:
             raise _missing("path")
         return self.recorded_path
+
+    @property
+    def order(self) -> int:
+        """Order p of the method."""
+        return get_tableau(self.method).order
+
+    @property
+    def stability(self) -> float:
+        """Length r of the method's real stability interval."""
+        return get_tableau(self.method).stability
 
     def raise_for_status(self) -> Solution:
         """Return self, or raise `NumericsError` where the last time was not reached as asked."""

@@ -10,14 +10,17 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from gliodil.errors import InputError
+from gliodil.pde.ode.checkpointed import solve_checkpointed
+from gliodil.pde.ode.continuous import solve_continuous
 from gliodil.pde.ode.controller import PIController
 from gliodil.pde.ode.heuristics import NOISE_LIMIT, PrecisionWarning
-from gliodil.pde.ode.march import Path, Rules, march
+from gliodil.pde.ode.march import Outputs, Path, Rules, march, stacked
+from gliodil.pde.ode.parameters import parameters_of
 from gliodil.pde.ode.solution import Solution
 from gliodil.pde.ode.step import Field
 from gliodil.pde.ode.tableaus import Tableau, get_tableau
@@ -35,18 +38,56 @@ def solve(
     rtol: float = 1e-6,
     atol: float = 1e-6,
     adjoint: Adjoint = "tape",
+    parameters: Iterable[torch.Tensor] | None = None,
     record: Iterable[str] = (),
     max_steps: int = 10_000,
     first_step: float | None = None,
     steps: Sequence[float] | None = None,
     controller: PIController | None = None,
 ) -> Solution:
-    """Solve dz/dt = f(t, z) from z(times[0]) = z0; see `gliodil.pde.ode` for what this guarantees."""
+    """Solve dz/dt = f(t, z) from z(times[0]) = z0 and return the states at all times.
+
+    Parameters
+    ----------
+    f
+        ``f(t: float, z) -> tensor`` shaped like z.
+    z0
+        Initial state, any shape, float32 or float64. The error is a mean over all its entries: one step for all.
+    times
+        At least two, strictly increasing or decreasing; dense output in between. No gradient goes to them.
+    method
+        ``tsit5``, ``dp5``, ``bs3`` or ``heun`` (``tableaus``).
+    rtol, atol
+        A step is accepted where rms(e / (atol + rtol max(|z|, |z⁺|))) ≤ 1.
+    adjoint
+        ``tape``: every operation is on autograd's tape; f may close over anything. ``checkpointed``: the same
+        gradient from two states per step, for a third more time. ``continuous``: the adjoint equation, solved
+        backwards to the same tolerances; approximate, and blind to error and stiffness.
+    parameters
+        For the last two: the tensors besides z0 that f depends on and that need gradients. None: those of f where it
+        is an nn.Module. One that is forgotten is an error, not a gradient of zero.
+    record
+        Any of ``error``, ``stiffness`` and ``path``; see `Solution`. ``path`` needs the tape.
+    max_steps
+        Largest number of attempted steps.
+    first_step
+        Length of the first step; None: found by looking ahead with one evaluation.
+    steps
+        Take exactly these signed steps and adapt nothing: the grid of another solve, or a fixed one.
+    controller
+        Exponents and limits of the step control; None: the pair's own.
+
+    Raises
+    ------
+    InputError
+        Arguments that make no sense. How the solve ended is in the solution's status, not raised.
+    """
     tableau = get_tableau(method)
     moments = check_times(times)
     wanted = check_record(record, tableau)
     check_state(z0)
     check_tolerances(rtol, atol, max_steps)
+    check_adjoint(adjoint, wanted, parameters)
     rules = Rules(
         tableau=tableau,
         controller=controller or PIController.of(tableau),
@@ -59,23 +100,27 @@ def solve(
         stiffness="stiffness" in wanted,
         path="path" in wanted,
     )
-    path = march(f, z0, moments, rules)
-    return to_solution(path, torch.stack(padded(path.states, len(moments))), moments, rules)
+    if adjoint == "tape":
+        path = march(f, z0, moments, rules)
+        return to_solution(path, stacked(path), moments, rules)
+    named = parameters_of(f, parameters)
+    solver = solve_checkpointed if adjoint == "checkpointed" else solve_continuous
+    path, outputs = solver(f, z0, moments, rules, named)
+    return to_solution(path, outputs, moments, rules)
 
 
-def to_solution(path: Path, states: torch.Tensor, times: tuple[float, ...], rules: Rules) -> Solution:
+def to_solution(path: Path, outputs: Outputs, times: tuple[float, ...], rules: Rules) -> Solution:
     """Wrap what the loop left, and warn where it worked at the level of round-off."""
     if path.noise > NOISE_LIMIT:
         message = (
             f"Round-off is {path.noise:.2g} of what the tolerances rtol = {rules.rtol:g}, atol = {rules.atol:g} "
-            f"allow in {states.dtype}: steps follow noise, and gradients of the error estimate are noise. Use "
+            f"allow in {outputs.states.dtype}: steps follow noise, and gradients of the error estimate are noise. Use "
             "float64, looser tolerances, method='dp5', or a local regularizer in float64."
         )
         warnings.warn(message, PrecisionWarning, stacklevel=3)
-    empty = states.new_zeros(0)
     return Solution(
         times=times,
-        states=states,
+        states=padded(outputs.states, len(times)),
         reached=len(path.states),
         status=path.status,
         message=path.message,
@@ -85,20 +130,38 @@ def to_solution(path: Path, states: torch.Tensor, times: tuple[float, ...], rule
         evaluations=path.evaluations,
         method=rules.tableau.name,
         noise_floor=path.noise,
-        recorded_errors=(torch.stack(path.errors) if path.errors else empty) if rules.errors else None,
-        recorded_stiffness=(torch.stack(path.stiffness) if path.stiffness else empty)
-        if rules.stiffness
-        else None,
+        recorded_errors=outputs.errors if rules.errors else None,
+        recorded_stiffness=outputs.stiffness if rules.stiffness else None,
         recorded_path=tuple(path.starts) if rules.path else None,
         events=tuple(path.events),
     )
 
 
-def padded(states: list[torch.Tensor], count: int) -> list[torch.Tensor]:
+def padded(states: torch.Tensor, count: int) -> torch.Tensor:
     """Return the states, and NaN for the times that were not reached."""
-    if len(states) == count:
+    missing = count - len(states)
+    if missing == 0:
         return states
-    return states + [torch.full_like(states[0], math.nan)] * (count - len(states))
+    return torch.cat((states, states.new_full((missing, *states.shape[1:]), math.nan)))
+
+
+def check_adjoint(adjoint: str, wanted: frozenset[str], parameters: Iterable[torch.Tensor] | None) -> None:
+    """Refuse what an adjoint cannot do."""
+    if adjoint not in get_args(Adjoint):
+        raise InputError(
+            "There is no such adjoint.", expected=", ".join(get_args(Adjoint)), found=str(adjoint)
+        )
+    impossible = {"tape": set(), "checkpointed": {"path"}, "continuous": set(RECORDS)}[adjoint] & wanted
+    if impossible:
+        raise InputError(
+            f"The {adjoint} adjoint has no gradient of: {', '.join(sorted(impossible))}.",
+            remedy='adjoint="tape"' + (' or "checkpointed"' if "path" not in wanted else ""),
+        )
+    if parameters is not None and adjoint == "tape":
+        raise InputError(
+            "The tape finds its parameters by itself.",
+            remedy='leave parameters out, or adjoint="checkpointed"',
+        )
 
 
 def check_times(times: Sequence[float] | torch.Tensor) -> tuple[float, ...]:
