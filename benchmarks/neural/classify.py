@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
+
+from gliodil.errors import NumericsError
+from gliodil.pde import penalties
 from neural.data import Labelled
 from neural.models import Classifier
 from neural.records import Row
 from neural.solving import peer_solve, solve
 from neural.training import Clock, Variant, batches, ending, inverse_decay
-
-from gliodil.errors import NumericsError
-from gliodil.pde import penalties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,18 @@ class ClassifierConfig:
     epochs: int = 75
     learning_rate: float = 0.1
     momentum: float = 0.9
+    decay: float = 1e-5
     tolerance: float = 1.4e-8
     dtype: torch.dtype = torch.float64
 
 
 def run(
-    config: ClassifierConfig, variant: Variant, seed: int, train: Labelled, test: Labelled, peers: tuple[str, ...]
+    config: ClassifierConfig,
+    variant: Variant,
+    seed: int,
+    train: Labelled,
+    test: Labelled,
+    peers: tuple[str, ...],
 ) -> Row:
     """Train one classifier and measure it on the test images."""
     torch.manual_seed(seed)
@@ -42,7 +48,7 @@ def run(
     test = _prepared(test, config.test, config.dtype)
     model = Classifier(train.x.shape[1], config.hidden).to(config.dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum)
-    decay = inverse_decay(optimizer)
+    decay = inverse_decay(optimizer, config.decay)
     clock, losses, course = Clock(), [], []
     try:
         for epoch in range(config.epochs):
@@ -51,7 +57,9 @@ def run(
                 total = 0.0
                 for i, part in enumerate(parts):
                     coefficient = variant.coefficient(epoch + i / len(parts), config.epochs)
-                    loss = _loss(model, variant, coefficient, train.x[part], train.y[part], config.tolerance, source)
+                    loss = _loss(
+                        model, variant, coefficient, train.x[part], train.y[part], config.tolerance, source
+                    )
                     optimizer.zero_grad()
                     loss[1].backward()
                     optimizer.step()
@@ -113,7 +121,11 @@ def _predict(model: Classifier, test: Labelled, config: ClassifierConfig, peer: 
                 counts.append((calls, 0, 0))
             right += int((model.head(state).argmax(1) == y).sum())
     mean = torch.tensor(counts, dtype=torch.float64).mean(0).tolist()
-    row: Row = {"value": 100 * right / len(test.y), "nfe": mean[0], "predict_cpu_s": clock.cpu_s / len(counts)}
+    row: Row = {
+        "value": 100 * right / len(test.y),
+        "nfe": mean[0],
+        "predict_cpu_s": clock.cpu_s / len(counts),
+    }
     return row | {"accepted": mean[1], "rejected": mean[2]} if peer is None else row
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
+from gliodil.errors import NumericsError
+from gliodil.pde import penalties
 from neural.data import Series
 from neural.models import LatentODE
 from neural.records import Row
 from neural.solving import peer_solve, solve
 from neural.training import Clock, Variant, batches, ending, inverse_decay
-
-from gliodil.errors import NumericsError
-from gliodil.pde import penalties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class LatentConfig:
     batch: int = 512
     epochs: int = 300
     learning_rate: float = 0.01
+    decay: float = 1e-5
     sigma: float = 0.01
     kl_rate: float = 0.99
     kl_start: int = 10
@@ -56,7 +57,7 @@ def run(
         blocks=config.blocks,
     ).to(config.dtype)
     optimizer = torch.optim.Adamax(model.parameters(), lr=config.learning_rate)
-    decay = inverse_decay(optimizer)
+    decay = inverse_decay(optimizer, config.decay)
     times = torch.linspace(0, 1, train.values.shape[1], dtype=torch.float64).tolist()
     clock, losses, course = Clock(), [], []
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -32,7 +34,7 @@ class DeepTanh(nn.Module):
     def __init__(self, size: int, hidden: int, blocks: int) -> None:
         super().__init__()
         widths = [width for _ in range(blocks) for width in (size, hidden)] + [size]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, t: float | torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Return dz/dt."""
@@ -78,13 +80,17 @@ class Encoder(nn.Module):
         inputs = 2 * features + 1
 
         def gate(outputs: int) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(2 * latent + inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+            return nn.Sequential(
+                nn.Linear(2 * latent + inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
+            )
 
         self.latent = latent
         self.update, self.reset, self.fresh = gate(latent), gate(latent), gate(2 * latent)
         self.head = nn.Sequential(nn.Linear(2 * latent, latent), nn.Tanh(), nn.Linear(latent, 2 * state))
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor, dt: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, values: torch.Tensor, mask: torch.Tensor, dt: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log-variance of z₀ from series (n, times, features)."""
         mean = values.new_zeros(len(values), self.latent)
         deviation = torch.zeros_like(mean)

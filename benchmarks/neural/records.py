@@ -45,9 +45,8 @@ def table(rows: list[Row], experiment: str, size: str) -> str:
     if not mine:
         return f"{experiment}, {size}: no runs yet"
     metric = mine[0]["metric"]
-    heads = [
-        "variant", "seeds", metric, "Δ vanilla", "NFE", "× vanilla", "acc./rej.", "train CPU s", "predict CPU s", "status"
-    ]  # fmt: skip
+    heads = ["variant", "seeds", metric, "Δ vanilla", "NFE", "× vanilla", "acc./rej."]
+    heads += ["train CPU s", "predict CPU s", "status"]
     vanilla = _mean(mine, "vanilla", "value"), _mean(mine, "vanilla", "nfe")
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in mine):
@@ -72,7 +71,10 @@ def table(rows: list[Row], experiment: str, size: str) -> str:
         )
         lines.extend(_peer_lines(group, variant, vanilla[1]))
     widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
-    show = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [heads, *lines]]
+    show = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in [heads, *lines]
+    ]
     note = mine[0].get("note", "")
     return "\n".join([f"{experiment}, {size}" + (f": {note}" if note else ""), *(s.rstrip() for s in show)])
 

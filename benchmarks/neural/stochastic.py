@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from neural.data import Labelled
-from neural.models import SpiralField, StochasticClassifier
-from neural.records import Row
-from neural.training import Clock, Variant, batches, ending, inverse_decay
 from torch.nn.functional import cross_entropy
 
 from gliodil.errors import InputError, NumericsError
 from gliodil.pde import regularizers
 from gliodil.pde.sde import Solution, solve_sde
+from neural.data import Labelled
+from neural.models import SpiralField, StochasticClassifier
+from neural.records import Row
+from neural.training import Clock, Variant, batches, ending, inverse_decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class StochasticConfig:
     batch: int = 512
     epochs: int = 40
     learning_rate: float = 0.01
+    decay: float = 1e-5
     trajectories: int = 10
     tolerance: float = 0.14
     dtype: torch.dtype = torch.float64
@@ -55,7 +56,12 @@ def records_of(name: str | None) -> tuple[str, ...]:
 
 
 def run(
-    config: StochasticConfig, variant: Variant, seed: int, train: Labelled, test: Labelled, peers: tuple[str, ...]
+    config: StochasticConfig,
+    variant: Variant,
+    seed: int,
+    train: Labelled,
+    test: Labelled,
+    peers: tuple[str, ...],
 ) -> Row:
     """Train one classifier on one trajectory per image, predict with the mean logits of several."""
     torch.manual_seed(seed)
@@ -63,7 +69,7 @@ def run(
     x, y = train.x[: config.train].to(config.dtype), train.y[: config.train]
     model = StochasticClassifier(x.shape[1], config.state, config.hidden).to(config.dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    decay = inverse_decay(optimizer)
+    decay = inverse_decay(optimizer, config.decay)
     method = method_for(variant)
     clock, losses, course = Clock(), [], []
     try:
@@ -124,7 +130,11 @@ def _solve(
 
 
 def _predict(
-    model: StochasticClassifier, test: Labelled, config: StochasticConfig, method: str, source: torch.Generator
+    model: StochasticClassifier,
+    test: Labelled,
+    config: StochasticConfig,
+    method: str,
+    source: torch.Generator,
 ) -> Row:
     x, y = test.x[: config.test].to(config.dtype), test.y[: config.test]
     right, clock = 0, Clock()

@@ -72,7 +72,7 @@ def batches(count: int, size: int, generator: torch.Generator) -> list[torch.Ten
     return parts
 
 
-def inverse_decay(optimizer: torch.optim.Optimizer, rate: float = 1e-5) -> torch.optim.lr_scheduler.LambdaLR:
+def inverse_decay(optimizer: torch.optim.Optimizer, rate: float) -> torch.optim.lr_scheduler.LambdaLR:
     """Divide the learning rate by 1 + ``rate`` · iteration."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 / (1 + rate * i))
 

@@ -43,6 +43,10 @@ class Solution:
         Calls of f and of g; rejected steps and the guess of the first step included.
     method
         Name of the method.
+    order
+        Its strong order.
+    stability
+        Extent of the drift's stability region along the negative real axis; NaN where it is not known.
     """
 
     times: tuple[float, ...]
@@ -56,6 +60,8 @@ class Solution:
     drift_evaluations: int
     diffusion_evaluations: int
     method: str
+    order: float
+    stability: float
     recorded_errors: torch.Tensor | None = field(default=None, repr=False)
     recorded_stiffness: torch.Tensor | None = field(default=None, repr=False)
     recorded_noise: FrozenPath | None = field(default=None, repr=False)

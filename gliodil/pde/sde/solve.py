@@ -99,8 +99,8 @@ def solve_sde(
 
     controller = Controller() if tableau is not None else Controller(beta1=7 / 10, beta2=4 / 10)
     proposal = math.inf if step is None else step
+    order = 1.5 if tableau is not None else 0.5
     if adaptive:
-        order = 1.5 if tableau is not None else 0.5
         proposal = first_step(f, g, start, u0, end - start, atol=atol, rtol=rtol, order=order)
     noise_source = _Noise(u0, generator, frozen)
 
@@ -166,6 +166,8 @@ def solve_sde(
         drift_evaluations=f.calls,
         diffusion_evaluations=g.calls,
         method=method,
+        order=order,
+        stability=math.nan if tableau is None or tableau.stability is None else tableau.stability,
         recorded_errors=(torch.stack(errors) if errors else empty) if "error" in record else None,
         recorded_stiffness=(torch.stack(stiff) if stiff else empty) if "stiffness" in record else None,
         recorded_noise=FrozenPath(tuple(walked)) if "noise" in record else None,

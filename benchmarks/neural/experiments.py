@@ -1,0 +1,203 @@
+"""Every experiment: its settings at each size, its variants with their coefficients, and how one run is done.
+
+``paper`` is what was published (Pal et al. 2021; local regularization: Pal et al. 2023). ``small`` learns from a part of
+the data, pooled, for fewer epochs, and ends on a CPU. ``quick`` only shows that everything runs.
+
+Arithmetic is float64 throughout: at the published tolerance the error estimate, and its gradient, would be round-off
+in float32. Coefficients belong to means over steps, as in the published code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neural import classify, data, latent, spiral, stochastic
+from neural.records import Row
+from neural.training import Variant
+
+SIZES = ("paper", "small", "quick")
+PEERS = ("torchdiffeq", "torchode")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files the user named; None: their synthetic twin."""
+
+    mnist: Path | None = None
+    physionet: Path | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: what is measured, settings by size, variants by size, and the run."""
+
+    metric: str
+    configs: dict[str, Any]
+    variants: dict[str, tuple[Variant, ...]]
+    run: Callable[[Any, Variant, int, Any, tuple[str, ...]], Row]
+    load: Callable[[Any, Sources, int], Any]
+    needs: str | None = None
+
+
+_cache: dict[object, Any] = {}
+
+
+def _once(key: object, make: Callable[[], Any]) -> Any:
+    if key not in _cache:
+        _cache[key] = make()
+    return _cache[key]
+
+
+def load_mnist(config: Any, sources: Sources, seed: int) -> tuple[data.Labelled, data.Labelled]:
+    """Return MNIST, or images like it."""
+    if sources.mnist is None:
+        return data.synthetic_images(config.train or 2000, 28 // config.pool, 0)
+    mnist = sources.mnist
+    return _once((mnist, config.pool), lambda: data.read_mnist(mnist, pool=config.pool))  # type: ignore[no-any-return]
+
+
+def load_physionet(config: Any, sources: Sources, seed: int) -> tuple[data.Series, data.Series]:
+    """Return the stays, split anew for every seed."""
+    path = sources.physionet
+    every = _once(
+        path,
+        lambda: data.synthetic_stays(config.stays or 400, 0) if path is None else data.read_physionet(path),
+    )
+    return data.split_series(every, seed, stays=config.stays, every_hours=config.every_hours)
+
+
+def load_digits(config: Any, sources: Sources, seed: int) -> tuple[data.Labelled, data.Labelled]:
+    """Return scikit-learn's digits, split anew for every seed."""
+    return data.read_digits(seed)
+
+
+def _with_data(run: Callable[..., Row]) -> Callable[[Any, Variant, int, Any, tuple[str, ...]], Row]:
+    return lambda config, variant, seed, sets, peers: run(config, variant, seed, *sets, peers)
+
+
+def _alone(run: Callable[..., Row]) -> Callable[[Any, Variant, int, Any, tuple[str, ...]], Row]:
+    return lambda config, variant, seed, sets, peers: run(config, variant, seed, peers)
+
+
+NODE_PAPER = (
+    Variant("vanilla"),
+    Variant("er", "er", 100, 10),
+    Variant("sr", "sr", 0.1, 0.1),
+    Variant("er+sr", "er+sr", 10, 10),
+    Variant("local", "local", 2.5, 1.0),
+    Variant("local biased", "local_biased", 2.5, 1.0),
+    Variant("r_log", "r_log", 0.25, 0.25),
+    Variant("steer", steer=0.5),
+    Variant("rnode", "rnode", 0.01, 0.01),
+    Variant("taynode", "taynode", 3.02e-3, 3.02e-3),
+    Variant("torchdiffeq", trainer="torchdiffeq"),
+    Variant("torchode", trainer="torchode"),
+)
+NODE_SMALL = NODE_PAPER
+
+LATENT_PAPER = (
+    Variant("vanilla"),
+    Variant("er", "er", 1000, 100),
+    Variant("er2", "er2", 100, 100),
+    Variant("sr", "sr", 10, 10),
+    Variant("er+sr", "er+sr", 10, 10),
+    Variant("local", "local", 100, 10),
+    Variant("local biased", "local_biased", 100, 10),
+    Variant("r_log", "r_log", 5, 5),
+    Variant("steer", steer=1.0),
+    Variant("rnode", "rnode", 0.01, 0.01),
+    Variant("taynode", "taynode", 0.01, 0.01),
+)
+
+NSDE_PAPER = (Variant("vanilla"), Variant("er", "er", 10, 10), Variant("sr", "sr", 0.1, 0.1))
+SPIRAL_SDE = (Variant("vanilla"), Variant("er", "er", 0.2, 0.2), Variant("sr", "sr", 0.02, 0.02))
+SPIRAL_ODE = (
+    Variant("vanilla"),
+    Variant("er", "er", 1e-2, 1e-2),
+    Variant("sr", "sr", 1e-3, 1e-3),
+    Variant("r_log", "r_log", 1e-3, 1e-3),
+    Variant("steer", steer=1.0),
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "mnist-node": Experiment(
+        "accuracy %",
+        {
+            "paper": classify.ClassifierConfig(),
+            "small": classify.ClassifierConfig(pool=2, hidden=64, train=6144, test=4096, batch=128, epochs=8),
+            "quick": classify.ClassifierConfig(
+                pool=4, hidden=16, train=256, test=128, batch=64, epochs=2, tolerance=1e-6
+            ),
+        },
+        {"paper": NODE_PAPER, "small": NODE_SMALL, "quick": NODE_PAPER},
+        _with_data(classify.run),
+        load_mnist,
+        "mnist",
+    ),
+    "physionet": Experiment(
+        "loss 1e-3",
+        {
+            "paper": latent.LatentConfig(),
+            "small": latent.LatentConfig(stays=1000, every_hours=2, batch=200, epochs=40, tolerance=1.4e-8),
+            "quick": latent.LatentConfig(stays=60, every_hours=8, batch=48, epochs=2, tolerance=1e-5),
+        },
+        {"paper": LATENT_PAPER, "small": LATENT_PAPER, "quick": LATENT_PAPER},
+        _with_data(latent.run),
+        load_physionet,
+        "physionet",
+    ),
+    "mnist-nsde": Experiment(
+        "accuracy %",
+        {
+            "paper": stochastic.StochasticConfig(),
+            "small": stochastic.StochasticConfig(
+                pool=2, train=6144, test=4096, batch=256, epochs=5, trajectories=5
+            ),
+            "quick": stochastic.StochasticConfig(
+                pool=4, state=8, hidden=16, train=256, test=128, batch=64, epochs=1, trajectories=2
+            ),
+        },
+        {"paper": NSDE_PAPER, "small": NSDE_PAPER, "quick": NSDE_PAPER},
+        _with_data(stochastic.run),
+        load_mnist,
+        "mnist",
+    ),
+    "spiral-ode": Experiment(
+        "loss",
+        {
+            "paper": spiral.SpiralConfig(),
+            "small": spiral.SpiralConfig(iterations=300, tolerance=1e-7),
+            "quick": spiral.SpiralConfig(iterations=5, times=5, tolerance=1e-5),
+        },
+        {"paper": SPIRAL_ODE, "small": SPIRAL_ODE, "quick": SPIRAL_ODE},
+        _alone(spiral.run),
+        lambda config, sources, seed: None,
+    ),
+    "spiral-sde": Experiment(
+        "loss",
+        {
+            "paper": stochastic.SpiralSDEConfig(),
+            "small": stochastic.SpiralSDEConfig(truth=4000, iterations=100),
+            "quick": stochastic.SpiralSDEConfig(truth=100, trajectories=20, times=4, iterations=3),
+        },
+        {"paper": SPIRAL_SDE, "small": SPIRAL_SDE, "quick": SPIRAL_SDE},
+        _alone(stochastic.run_spiral),
+        lambda config, sources, seed: None,
+    ),
+    "digits": Experiment(
+        "accuracy %",
+        {
+            "paper": classify.ClassifierConfig(batch=128, epochs=60, tolerance=1e-6),
+            "small": classify.ClassifierConfig(hidden=64, batch=128, epochs=15, tolerance=1e-6),
+            "quick": classify.ClassifierConfig(
+                hidden=16, train=200, test=100, batch=100, epochs=2, tolerance=1e-5
+            ),
+        },
+        {"paper": NODE_PAPER, "small": NODE_PAPER, "quick": NODE_PAPER},
+        _with_data(classify.run),
+        load_digits,
+    ),
+}
