@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from neural import records
-from neural.experiments import EXPERIMENTS, PEERS, SIZES, Experiment, Sources
+from neural.experiments import EXPERIMENTS, PEERS, PEERS_FOR, SIZES, Experiment, Sources
 
 
 def main() -> None:
@@ -63,7 +63,8 @@ def run_missing(
             if sets is None:
                 sets = experiment.load(config, sources, seed)
             began = time.perf_counter()
-            row = experiment.run(config, variant, seed, sets, () if options.no_peers else PEERS)
+            peers = PEERS if variant.name in PEERS_FOR and not options.no_peers else ()
+            row = experiment.run(config, variant, seed, sets, peers)
             records.append(file, key | {"metric": experiment.metric} | row)
             print(
                 f"{name} {label} {variant.name} seed {seed}: {experiment.metric} {row['value']}, NFE {row['nfe']}, "

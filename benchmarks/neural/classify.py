@@ -26,6 +26,7 @@ class ClassifierConfig:
     test: int | None = None
     batch: int = 512
     epochs: int = 75
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     decay: float = 1e-5
@@ -47,7 +48,11 @@ def run(
     train = _prepared(train, config.train, config.dtype)
     test = _prepared(test, config.test, config.dtype)
     model = Classifier(train.x.shape[1], config.hidden).to(config.dtype)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum)
     decay = inverse_decay(optimizer, config.decay)
     clock, losses, course = Clock(), [], []
     try:
