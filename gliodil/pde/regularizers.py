@@ -130,7 +130,8 @@ def local_error(
     field, state = in_dtype(f, dtype), z.to(dtype)
     k1 = field(t, state)
     h = choose_first_step(field, t, state, k1, end, rules, Path([]))
-    return take_step(field, t, h, state, k1, tableau).error(tableau, rtol, atol) * abs(h)
+    step = take_step(field, t, h, state, k1, tableau, error=True)
+    return step.error(tableau, rtol, atol) * abs(h)
 
 
 def local_unbiased(

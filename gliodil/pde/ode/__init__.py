@@ -12,7 +12,7 @@
 
     solve(f, z0, times, *, method="tsit5" | "dp5" | "bs3" | "heun", rtol, atol,
           adjoint="tape" | "checkpointed" | "continuous", parameters=None, record=(), per_sample=False,
-          events=None, max_steps=10_000, first_step=None, steps=None, controller=None)
+          events=(), max_steps=10_000, first_step=None, steps=None, controller=None)
 
 f(t: float, z: Tensor) -> Tensor shaped like z. With ``per_sample=True`` t is a tensor of shape (rows, 1, …) and z
 holds only the rows that are still under way. ``record`` takes "error", "stiffness" and "path" (the states at the
@@ -23,7 +23,8 @@ without adapting. Regularizers on the records: ``gliodil.pde.regularizers``.
 from __future__ import annotations
 
 from gliodil.pde.ode.controller import PIController
-from gliodil.pde.ode.heuristics import PrecisionWarning, error_norm, noise_floor, stiffness_estimate
+from gliodil.pde.ode.events import Event
+from gliodil.pde.ode.heuristics import PrecisionWarning, noise_floor, stiffness_estimate
 from gliodil.pde.ode.solution import EventHit, Solution
 from gliodil.pde.ode.solve import Adjoint, solve
 from gliodil.pde.ode.tableaus import TABLEAUS, Tableau, get_tableau
@@ -31,12 +32,12 @@ from gliodil.pde.ode.tableaus import TABLEAUS, Tableau, get_tableau
 __all__ = [
     "TABLEAUS",
     "Adjoint",
+    "Event",
     "EventHit",
     "PIController",
     "PrecisionWarning",
     "Solution",
     "Tableau",
-    "error_norm",
     "get_tableau",
     "noise_floor",
     "solve",

@@ -88,7 +88,8 @@ class _Solve(torch.autograd.Function):
             kept = job.kept[n]
             with torch.enable_grad():
                 z, k1 = kept.z.detach().requires_grad_(), kept.k1.detach().requires_grad_()
-                step = take_step(job.f, kept.t, kept.h, z, k1, job.rules.tableau)
+                with_error = errors_bar is not None and job.rules.errors
+                step = take_step(job.f, kept.t, kept.h, z, k1, job.rules.tableau, error=with_error)
                 outputs, bars = [step.z_new], [z_bar]
                 if k_bar is not None:
                     outputs.append(step.stages[-1])
@@ -97,7 +98,7 @@ class _Solve(torch.autograd.Function):
                     for index in kept.times:
                         outputs.append(output(step, job, index))
                         bars.append(states_bar[index])
-                if errors_bar is not None and job.rules.errors:
+                if errors_bar is not None and with_error:
                     outputs.append(step.error(job.rules.tableau, job.rules.rtol, job.rules.atol))
                     bars.append(errors_bar[n])
                 if stiffness_bar is not None and job.rules.stiffness:

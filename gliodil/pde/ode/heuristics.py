@@ -20,6 +20,7 @@ Source: Pal, Ma, Shah and Rackauckas, Opening the Blackbox, ICML 2021.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,25 +40,36 @@ class PrecisionWarning(UserWarning):
 def error_norm(
     z: torch.Tensor,
     z_new: torch.Tensor,
-    stages: Sequence[torch.Tensor],
-    h: float,
-    tableau: Tableau,
+    most: torch.Tensor,
+    k_last: torch.Tensor,
+    weight: float,
     rtol: float,
     atol: float,
 ) -> torch.Tensor:
-    """Return E of one step, 0-dimensional; gradients flow to z, z⁺ and the stages.
+    """Return E of one step, 0-dimensional; gradients flow to all tensors.
 
     Parameters
     ----------
     z, z_new
         State before and after the step, any shape; the mean runs over all entries.
-    stages
-        k_1 … k_s, shaped like z.
-    h
-        Step length, a constant.
+    most, k_last, weight
+        h Σ_{i<s} e_i k_i (`most_of_error`), the last stage and h e_s: together e.
     """
-    weights = tuple(h * e for e in tableau.e)
-    return _ErrorNorm.apply(rtol, atol, weights, z, z_new, *stages)  # type: ignore[no-any-return, no-untyped-call]
+    return _ErrorNorm.apply(rtol, atol, weight, z, z_new, most, k_last)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def most_of_error(stages: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return Σ w_i k_i over the stages but the last, off the tape and at least in float64."""
+    total: torch.Tensor | None = None
+    for weight, k in zip(weights, stages, strict=False):
+        if weight == 0:
+            continue
+        if total is None:
+            total = (k.double() if k.dtype == torch.float32 else k) * weight
+        else:
+            total.add_(k, alpha=weight)
+    assert total is not None
+    return total
 
 
 def stiffness_estimate(
@@ -75,6 +87,16 @@ def noise_floor(h: float, rate: float, tableau: Tableau, dtype: torch.dtype) -> 
     return abs(h) * tableau.round_off * float(torch.finfo(dtype).eps) * rate
 
 
+def warn_of_noise(noise: float, rtol: float, atol: float, dtype: torch.dtype) -> None:
+    """Warn that a solve worked at the level of round-off."""
+    message = (
+        f"Round-off is {noise:.2g} of what the tolerances rtol = {rtol:g}, atol = {atol:g} allow in {dtype}: steps "
+        "follow noise, and gradients of the error estimate are noise. Use float64, looser tolerances, method='dp5', "
+        "or a local regularizer in float64."
+    )
+    warnings.warn(message, PrecisionWarning, stacklevel=4)
+
+
 def scaled_rms(x: torch.Tensor, z: torch.Tensor, rtol: float, atol: float) -> float:
     """Return rms( x / (atol + rtol |z|) ) as a float."""
     scaled = x.detach().div(z.detach().abs().mul_(rtol).add_(atol))
@@ -87,25 +109,17 @@ class _ErrorNorm(torch.autograd.Function):
         ctx: Any,
         rtol: float,
         atol: float,
-        weights: tuple[float, ...],
+        weight: float,
         z: torch.Tensor,
         z_new: torch.Tensor,
-        *stages: torch.Tensor,
+        most: torch.Tensor,
+        k_last: torch.Tensor,
     ) -> torch.Tensor:
-        ratio: torch.Tensor | None = None
-        for weight, k in zip(weights, stages, strict=True):
-            if weight == 0:
-                continue
-            if ratio is None:
-                ratio = (k.double() if k.dtype == torch.float32 else k) * weight
-            else:
-                ratio.add_(k, alpha=weight)
-        assert ratio is not None
         scale = torch.maximum(z.abs(), z_new.abs()).mul_(rtol).add_(atol)
-        ratio.div_(scale)
+        ratio = torch.add(most, k_last, alpha=weight).div_(scale)
         error: torch.Tensor = torch.linalg.vector_norm(ratio).div_(math.sqrt(max(1, ratio.numel())))
         ctx.save_for_backward(z, z_new, ratio, scale, error)
-        ctx.rtol, ctx.weights = rtol, weights
+        ctx.rtol, ctx.weight = rtol, weight
         return error
 
     @staticmethod
@@ -114,17 +128,15 @@ class _ErrorNorm(torch.autograd.Function):
         z, z_new, ratio, scale, error = ctx.saved_tensors
         outer = grad / (error.clamp_min(torch.finfo(error.dtype).tiny) * ratio.numel())
         e_bar = (ratio * outer).div_(scale)
-        scale_bar = (e_bar * ratio).mul_(-ctx.rtol).to(z.dtype)
-        e_bar = e_bar.to(z.dtype)
-        before = z.abs() >= z_new.abs()
-        z_bar = torch.sign(z).mul_(scale_bar).mul_(before)
-        new_bar = torch.sign(z_new).mul_(scale_bar).mul_(before.logical_not_())
-        needed = ctx.needs_input_grad[5:]
-        k_bars = [
-            e_bar * weight if need and weight else None
-            for weight, need in zip(ctx.weights, needed, strict=True)
-        ]
-        return (None, None, None, z_bar, new_bar, *k_bars)
+        z_bar, new_bar = None, None
+        if ctx.rtol:
+            scale_bar = (e_bar * ratio).mul_(-ctx.rtol).to(z.dtype)
+            before = z.abs() >= z_new.abs()
+            both = torch.where(before, z, z_new).sign_().mul_(scale_bar)
+            z_bar = torch.where(before, both, 0.0)
+            new_bar = both.sub_(z_bar)
+        k_bar = (e_bar * ctx.weight).to(z.dtype) if ctx.weight else None
+        return (None, None, None, z_bar, new_bar, e_bar, k_bar)
 
 
 class _Stiffness(torch.autograd.Function):

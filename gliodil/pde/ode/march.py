@@ -108,8 +108,8 @@ def stacked(path: Path) -> Outputs:
     return Outputs(states, errors, stiffness)
 
 
-Watch = Callable[[Step, list[EventHit]], float | None]
-"""Told of every accepted step; appends events, and returns the time at which to stop, if any."""
+Watch = Callable[[Step, float, list[EventHit]], float | None]
+"""Told of every accepted step and of its end; appends events, and returns the time at which to stop, if any."""
 
 
 def march(
@@ -148,7 +148,7 @@ def march(
         is_last = abs(end - t) <= abs(h) * (1 + 1e-10)
         if is_last and frozen is None:
             h = end - t
-        step = take_step(f, t, h, z, k1, tableau)
+        step = take_step(f, t, h, z, k1, tableau, error=rules.errors)
         path.evaluations += tableau.stages - 1
 
         estimate = None
@@ -182,7 +182,7 @@ def march(
                 rate = scaled_rms(step.stages[-1], step.z_new, rules.rtol, rules.atol)
             path.noise = max(path.noise, noise_floor(h, rate, tableau, z0.dtype))
 
-        stop = watch(step, path.events) if watch is not None else None
+        stop = watch(step, t_new, path.events) if watch is not None else None
         horizon = t_new if stop is None else stop
         first = done
         while done < len(times) and sign * (horizon - times[done]) >= 0:

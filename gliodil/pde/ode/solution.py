@@ -84,7 +84,10 @@ class Solution:
 
     @property
     def errors(self) -> torch.Tensor:
-        """E_j of the accepted steps, shape (accepted,); differentiable. Needs ``record=("error",)``."""
+        """E_j of the accepted steps, shape (accepted,), float64 also for float32 states; differentiable.
+
+        Needs ``record=("error",)``.
+        """
         return _recorded(self.recorded_errors, "error")
 
     @property

@@ -7,7 +7,6 @@ constants (discretize, then optimize).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, get_args
@@ -18,9 +17,11 @@ from gliodil.errors import InputError
 from gliodil.pde.ode.checkpointed import solve_checkpointed
 from gliodil.pde.ode.continuous import solve_continuous
 from gliodil.pde.ode.controller import PIController
-from gliodil.pde.ode.heuristics import NOISE_LIMIT, PrecisionWarning
+from gliodil.pde.ode.events import Event, Watcher, check_events
+from gliodil.pde.ode.heuristics import NOISE_LIMIT, warn_of_noise
 from gliodil.pde.ode.march import Outputs, Path, Rules, march, stacked
 from gliodil.pde.ode.parameters import parameters_of
+from gliodil.pde.ode.per_sample import solve_per_sample
 from gliodil.pde.ode.solution import Solution
 from gliodil.pde.ode.step import Field
 from gliodil.pde.ode.tableaus import Tableau, get_tableau
@@ -40,6 +41,8 @@ def solve(
     adjoint: Adjoint = "tape",
     parameters: Iterable[torch.Tensor] | None = None,
     record: Iterable[str] = (),
+    per_sample: bool = False,
+    events: Sequence[Event] = (),
     max_steps: int = 10_000,
     first_step: float | None = None,
     steps: Sequence[float] | None = None,
@@ -68,8 +71,14 @@ def solve(
         is an nn.Module. One that is forgotten is an error, not a gradient of zero.
     record
         Any of ``error``, ``stiffness`` and ``path``; see `Solution`. ``path`` needs the tape.
+    per_sample
+        Every row of z0, shape (B, …), has steps of its own and leaves the batch when it is done. f gets t of shape
+        (rows, 1, …) and the rows under way, and must treat them one by one. Records then run over the steps of all
+        samples; ``sample_of_step`` says whose each is. Tape only, without events and given steps.
+    events
+        Functions whose zeros are found (`Event`). Tape only.
     max_steps
-        Largest number of attempted steps.
+        Largest number of attempted steps, per sample where they have their own.
     first_step
         Length of the first step; None: found by looking ahead with one evaluation.
     steps
@@ -88,6 +97,9 @@ def solve(
     check_state(z0)
     check_tolerances(rtol, atol, max_steps)
     check_adjoint(adjoint, wanted, parameters)
+    watched = check_events(events)
+    if adjoint != "tape" and (watched or per_sample):
+        raise InputError("Events and steps per sample need the tape.", found=adjoint, remedy='adjoint="tape"')
     rules = Rules(
         tableau=tableau,
         controller=controller or PIController.of(tableau),
@@ -100,8 +112,12 @@ def solve(
         stiffness="stiffness" in wanted,
         path="path" in wanted,
     )
+    if per_sample:
+        check_per_sample(z0, rules, watched)
+        return solve_per_sample(f, z0, moments, rules)  # type: ignore[arg-type]
     if adjoint == "tape":
-        path = march(f, z0, moments, rules)
+        watch = Watcher(watched, moments[0], z0, tableau) if watched else None
+        path = march(f, z0, moments, rules, watch=watch)
         return to_solution(path, stacked(path), moments, rules)
     named = parameters_of(f, parameters)
     solver = solve_checkpointed if adjoint == "checkpointed" else solve_continuous
@@ -112,12 +128,7 @@ def solve(
 def to_solution(path: Path, outputs: Outputs, times: tuple[float, ...], rules: Rules) -> Solution:
     """Wrap what the loop left, and warn where it worked at the level of round-off."""
     if path.noise > NOISE_LIMIT:
-        message = (
-            f"Round-off is {path.noise:.2g} of what the tolerances rtol = {rules.rtol:g}, atol = {rules.atol:g} "
-            f"allow in {outputs.states.dtype}: steps follow noise, and gradients of the error estimate are noise. Use "
-            "float64, looser tolerances, method='dp5', or a local regularizer in float64."
-        )
-        warnings.warn(message, PrecisionWarning, stacklevel=3)
+        warn_of_noise(path.noise, rules.rtol, rules.atol, outputs.states.dtype)
     return Solution(
         times=times,
         states=padded(outputs.states, len(times)),
@@ -194,6 +205,15 @@ def check_record(record: Iterable[str], tableau: Tableau) -> frozenset[str]:
             remedy="method='tsit5', 'dp5' or 'heun'",
         )
     return wanted
+
+
+def check_per_sample(z0: torch.Tensor, rules: Rules, events: Sequence[Event]) -> None:
+    """Refuse what steps per sample cannot do."""
+    if z0.ndim < 2 or rules.frozen is not None or rules.path or events:
+        raise InputError(
+            "Steps per sample need a state of shape (B, …), and have neither events, given steps nor a path.",
+            found=f"a state of shape {tuple(z0.shape)}",
+        )
 
 
 def check_state(z0: torch.Tensor) -> None:
