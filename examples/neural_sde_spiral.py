@@ -18,7 +18,7 @@ from gliodil.pde.sde import Solution, solve_sde
 TIMES = [i / 5 for i in range(6)]
 A = torch.tensor([[-0.1, -2.0], [2.0, -0.1]], dtype=torch.float64)
 START = torch.tensor([2.0, 0.0], dtype=torch.float64)
-ITERATIONS, TOLERANCE, COEFFICIENT = 40, 0.3, 0.02
+ITERATIONS, TOLERANCE, COEFFICIENT = 60, 0.3, 0.02
 
 
 def moments(solution: Solution) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +44,7 @@ def main() -> None:
 
     drift = torch.nn.Sequential(torch.nn.Linear(2, 50), torch.nn.Tanh(), torch.nn.Linear(50, 2)).double()
     diffusion = torch.nn.Linear(2, 2).double()
-    optimizer = torch.optim.Adam([*drift.parameters(), *diffusion.parameters()], lr=0.02)
+    optimizer = torch.optim.Adam([*drift.parameters(), *diffusion.parameters()], lr=0.01)
     print(f"{'iteration':>9}{'misfit':>10}{'drift':>8}{'diffusion evaluations':>23}{'rejected':>10}")
     for i in range(ITERATIONS + 1):
         solution = solve_sde(
@@ -59,7 +59,7 @@ def main() -> None:
         ).raise_for_status()
         ours = moments(solution)
         misfit = (ours[0] - mean).square().mean() + (ours[1] - variance).square().mean()
-        if i % 10 == 0:
+        if i % 15 == 0:
             row = solution.drift_evaluations, solution.diffusion_evaluations, solution.rejected
             print(f"{i:>9}{float(misfit.detach()):>10.4f}{row[0]:>8}{row[1]:>23}{row[2]:>10}")
         loss = misfit + COEFFICIENT * regularizers.error(solution, aggregation="paper")

@@ -4,7 +4,11 @@
 the data, pooled, for fewer epochs, and ends on a CPU. ``quick`` only shows that everything runs.
 
 Arithmetic is float64 throughout: at the published tolerance the error estimate, and its gradient, would be round-off
-in float32. Coefficients belong to means over steps, as in the published code.
+in float32. Coefficients belong to means over steps, as in the published code (stiffness: the maximum, divided by the
+stability interval; the spiral SDE: the sum).
+
+What differs from the published settings: PhysioNet's sr follows the code (10 max S/r), not the text (a tenth of it);
+the spirals use Adam, not AdaBelief; TayNODE has K = 2; RNODE's and TayNODE's integrals are per component.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def solve_sde(
     rtol: float = 1e-2,
     atol: float = 1e-2,
     generator: torch.Generator | None = None,
-    record: Sequence[str] = (),
+    record: str | Sequence[str] = (),
     step: float | None = None,
     frozen: FrozenPath | None = None,
     max_steps: int = 100_000,
@@ -78,6 +78,7 @@ def solve_sde(
     InputError
         Unknown method or record, times out of order, a method without the heuristic asked for, no generator.
     """
+    record = (record,) if isinstance(record, str) else tuple(record)
     _check(u0, times, method, record, generator, step, frozen)
     f, g = _Counted(drift), _Counted(diffusion)
     tableau = TABLEAUS.get(method)
@@ -120,6 +121,12 @@ def solve_sde(
             remaining = target - t
             h = remaining if proposal >= remaining * (1 - SLIVER) else proposal
             noise = noise_source.take(h)
+            if noise.length > remaining * (1 + SLIVER):
+                raise InputError(
+                    "A frozen step goes past an output time.",
+                    expected="the output times of the solution it comes from, or some of its step ends",
+                    found=f"a step of {noise.length:g} at {t:g}, output at {target:g}",
+                )
             ends_here = noise.length >= remaining * (1 - SLIVER)
             tried = attempt(t, u, noise)
             error = scaled_error(tried, u) if estimate else None

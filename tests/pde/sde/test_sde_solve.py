@@ -273,3 +273,25 @@ def test_misuse_is_named(wrong: dict[str, object], problem: str) -> None:
     u0, times = arguments.pop("u0"), arguments.pop("times")
     with pytest.raises(InputError, match=problem):
         solve_sde(lambda t, u: -u, lambda t, u: u, u0, times, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_frozen_path_must_fit_the_output_times() -> None:
+    def solve(times: tuple[float, ...], frozen: FrozenPath | None = None) -> Solution:
+        u0 = torch.ones(2, dtype=DOUBLE)
+        return solve_sde(
+            lambda t, u: -u,
+            lambda t, u: u,
+            u0,
+            times,
+            generator=generator(),
+            record="noise",
+            step=0.5,
+            frozen=frozen,
+        )
+
+    first = solve((0.0, 1.0))
+    torch.testing.assert_close(solve((0.0, 0.5, 1.0), first.path).states[-1], first.states[-1])
+    with pytest.raises(InputError, match="past an output time"):
+        solve((0.0, 0.3, 1.0), first.path)
+    with pytest.raises(InputError, match="not as long"):
+        solve((0.0, 0.5), first.path)
