@@ -12,7 +12,7 @@
 
     solve(f, z0, times, *, method="tsit5" | "dp5" | "bs3" | "heun", rtol, atol,
           adjoint="tape" | "checkpointed" | "continuous", parameters=None, record=(), per_sample=False,
-          events=(), max_steps=10_000, first_step=None, steps=None, controller=None)
+          events=None, max_steps=10_000, first_step=None, steps=None, controller=None)
 
 f(t: float, z: Tensor) -> Tensor shaped like z. With ``per_sample=True`` t is a tensor of shape (rows, 1, …) and z
 holds only the rows that are still under way. ``record`` takes "error", "stiffness" and "path" (the states at the

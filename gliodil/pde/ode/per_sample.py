@@ -8,7 +8,7 @@ the samples and not the largest. f must treat rows one by one: a row's rate may 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +16,9 @@ import torch
 from gliodil.pde.ode.controller import SMALLEST_REMEMBERED_ERROR, first_step, trial_step
 from gliodil.pde.ode.heuristics import NOISE_LIMIT, noise_floor, warn_of_noise
 from gliodil.pde.ode.march import SMALLEST_STEP, STABILITY_BOUND, STIFF_STEPS, Rules, first_rate
+from gliodil.pde.ode.rows import Attempt, RowField, attempt, column
 from gliodil.pde.ode.solution import Solution, Status
-from gliodil.pde.ode.step import combine
 from gliodil.pde.ode.tableaus import Tableau
-
-RowField = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""f(t, z) with t of shape (rows, 1, …): the right-hand side, row by row."""
 
 
 @dataclass
@@ -53,36 +50,6 @@ class Found:
     noise: float = 0.0
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One step of several rows, each with its own h; shapes (rows, …)."""
-
-    z: torch.Tensor
-    z_new: torch.Tensor
-    before: torch.Tensor
-    stages: list[torch.Tensor]
-    h: torch.Tensor
-
-    def errors(self, tableau: Tableau, rtol: float, atol: float) -> torch.Tensor:
-        """Return E per row."""
-        wide = [k.double() if k.dtype == torch.float32 else k for k in self.stages]
-        e = self.h * weighted_sum(wide, tableau.e)
-        scale = atol + rtol * torch.maximum(self.z.abs(), self.z_new.abs())
-        norms: torch.Tensor = torch.linalg.vector_norm((e / scale).flatten(1), dim=1)
-        return norms / math.sqrt(e[0].numel())
-
-    def stiffness(self) -> torch.Tensor:
-        """Return S per row; zero, with zero gradient, where two stages coincide."""
-        rates = (self.stages[-1] - self.stages[-2]).flatten(1)
-        states = (self.z_new - self.before).flatten(1)
-        known = (states != 0).any(1) & (rates != 0).any(1)
-        above, below = (
-            torch.linalg.vector_norm(torch.where(known[:, None], x, torch.ones_like(x)), dim=1)
-            for x in (rates, states)
-        )
-        return torch.where(known, above / below, torch.zeros_like(above))
-
-
 def solve_per_sample(f: RowField, z0: torch.Tensor, times: tuple[float, ...], rules: Rules) -> Solution:
     """Solve every row of z0, shape (B, …), with steps of its own; on the tape."""
     tableau, rtol, atol = rules.tableau, rules.rtol, rules.atol
@@ -97,7 +64,7 @@ def solve_per_sample(f: RowField, z0: torch.Tensor, times: tuple[float, ...], ru
         lasts = [abs(end - row.t) <= abs(row.h) * (1 + 1e-10) for row in rows]
         for row, last in zip(rows, lasts, strict=True):
             row.h, row.attempts = end - row.t if last else row.h, row.attempts + 1
-        step = _attempt(f, rows, z, k1, tableau)
+        step = attempt(f, [row.t for row in rows], [row.h for row in rows], z, k1, tableau)
         found.evaluations += tableau.stages - 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and rules.errors):
             estimates = step.errors(tableau, rtol, atol)
@@ -128,24 +95,15 @@ def solve_per_sample(f: RowField, z0: torch.Tensor, times: tuple[float, ...], ru
                 found.rejected += 1
                 row.h = rules.controller.rejected(row.h, value)
             row.status = _status(row, count, smallest, rules)
-        _put_out(step, outputs, tableau, found)
+        if outputs:
+            found.outputs.append(step.at([(row, q) for row, _, q in outputs], tableau))
+            found.places += [place for _, place, _ in outputs]
 
         stay = [n for n, row in enumerate(rows) if row.status is None]
         ended += [row for row in rows if row.status is not None]
         z, k1 = _advance(step, z, k1, stay, set(taken), within)
         rows = [rows[n] for n in stay]
     return _solution(found, ended, z0, times, rules)
-
-
-def weighted_sum(stages: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Return Σ w_i k_i."""
-    used = [(w, k) for w, k in zip(weights, stages, strict=False) if w != 0]
-    (w0, first), rest = used[0], used[1:]
-    return combine(first * w0, [k for _, k in rest], [w for w, _ in rest])
-
-
-def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
 
 
 def _row_norms(x: torch.Tensor, z: torch.Tensor, rules: Rules) -> list[float]:
@@ -158,12 +116,12 @@ def _start(
     f: RowField, z0: torch.Tensor, times: tuple[float, ...], rules: Rules, found: Found
 ) -> tuple[list[Row], torch.Tensor]:
     t, span = times[0], times[-1] - times[0]
-    begin = _column([t] * len(z0), z0)
+    begin = column([t] * len(z0), z0)
     k1 = first_rate(lambda _, z: f(begin, z), t, z0)
     with torch.no_grad():
         states, rates = _row_norms(z0, z0, rules), _row_norms(k1, z0, rules)
         trials = [min(trial_step(s, r), abs(span)) for s, r in zip(states, rates, strict=True)]
-        ahead = _column([math.copysign(trial, span) for trial in trials], z0)
+        ahead = column([math.copysign(trial, span) for trial in trials], z0)
         moved = f(begin + ahead, z0 + ahead * k1)
         changes = [c / trial for c, trial in zip(_row_norms(moved - k1, z0, rules), trials, strict=True)]
     rows = []
@@ -174,17 +132,6 @@ def _start(
         if math.isfinite(facts[1]):
             found.noise = max(found.noise, noise_floor(h, facts[1], rules.tableau, z0.dtype))
     return rows, k1
-
-
-def _attempt(
-    f: RowField, rows: Sequence[Row], z: torch.Tensor, k1: torch.Tensor, tableau: Tableau
-) -> Attempt:
-    t, h = _column([row.t for row in rows], z), _column([row.h for row in rows], z)
-    stages, g, before = [k1], z, z
-    for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
-        before, g = g, z + h * weighted_sum(stages, weights)
-        stages.append(f(t + c * h, g))
-    return Attempt(z, g, before, stages, h)
 
 
 def _without(
@@ -202,7 +149,8 @@ def _without(
     if not finite:
         return z, k1, step, step.h.flatten()
     index = torch.tensor(finite, device=z.device)
-    again = _attempt(f, [rows[n] for n in finite], z[index], k1[index], tableau)
+    t, h = [rows[n].t for n in finite], [rows[n].h for n in finite]
+    again = attempt(f, t, h, z[index], k1[index], tableau)
     found.evaluations += tableau.stages - 1
     return z, k1, again, again.errors(tableau, rules.rtol, rules.atol)
 
@@ -249,19 +197,6 @@ def _status(row: Row, count: int, smallest: float, rules: Rules) -> Status | Non
     if row.held >= STIFF_STEPS:
         return "stiff"
     return "step_limit" if row.attempts >= rules.max_steps else None
-
-
-def _put_out(step: Attempt, outputs: list[tuple[int, int, float]], tableau: Tableau, found: Found) -> None:
-    if not outputs:
-        return
-    index = torch.tensor([row for row, _, _ in outputs], device=step.z.device)
-    weights = torch.tensor([tableau.dense_weights(q) for _, _, q in outputs], dtype=step.z.dtype)
-    weights = weights.to(step.z.device).view(*weights.shape, *[1] * (step.z.ndim - 1))
-    total = weights[:, 0] * step.stages[0][index]
-    for i, k in enumerate(step.stages[1:], 1):
-        total = total + weights[:, i] * k[index]
-    found.outputs.append(step.z[index] + step.h[index] * total)
-    found.places += [place for _, place, _ in outputs]
 
 
 def _advance(
