@@ -9,6 +9,7 @@
               told     default, with priors that know the imaging thresholds: what is lost by not knowing them
               static   no growth: a front of 1 mm infiltration length laid along the visible boundaries
               reference  the published loss, minimized by L-BFGS
+              pinn     a network with adversarially sampled points (`gliodil plan --method pinn`; minutes each)
               faithful   the published loss and the published optimizer, 9000 epochs, at 24³ × 48 (ten minutes each)
 
 Segmentation and tissue maps only, no PET. Every method sees the same. Rows are kept in a file as they come, and a
@@ -53,7 +54,7 @@ from gliodil.planning.distance import distance_from
 from gliodil.planning.geodesic import geodesic_distance
 from gliodil.planning.plan import plan
 
-METHODS = ("default", "static", "exact", "soft", "told", "reference", "faithful")
+METHODS = ("default", "static", "exact", "soft", "told", "reference", "pinn", "faithful")
 MARGINS_MM = (3, 5, 8)
 COVERAGES = tuple(f"cover_{mm}mm" for mm in MARGINS_MM)
 HIGHER_IS_BETTER = ("dice_20", "dice_10", "dice_5", "dice_1", "coverage", *COVERAGES)
@@ -71,6 +72,7 @@ CONFIGS = {
     "exact": FitConfig(device="cpu", physics="exact"),
     "soft": FitConfig(device="cpu", physics="soft"),
     "reference": FitConfig(device="cpu", loss="reference"),
+    "pinn": FitConfig(device="cpu", method="pinn"),
     "faithful": FitConfig(
         device="cpu", loss="reference", optimizer="adam-multigrid", max_evaluations=9000, cells=24, steps=48
     ),

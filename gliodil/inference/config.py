@@ -74,9 +74,9 @@ class FitConfig:
     max_evaluations: int = 600
     tolerance: float = 1e-2
     method: Method = "odil"
-    network_width: int = 24
+    network_width: int = 32
     network_depth: int = 3
-    network_budget_s: float = 300.0
+    network_budget_s: float = 480.0
     seed: int = 0
     device: str = "auto"
 

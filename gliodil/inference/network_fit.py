@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -33,12 +34,16 @@ from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.samplers.registry import make_sampler
 from gliodil.sampling.solve import Record, Schedule, Solution, solve
 
-FIRST_SCALE = 3.0
-"""Spread of the first layer's weights: features of a third of the crop's half width to begin with."""
-RESAMPLE, ADAPT, PATIENCE = 5, 2, 12
+FIRST_SCALE = 4.0
+"""Spread of the first layer's weights: features of a quarter of the crop's half width to begin with."""
+RESAMPLE, ADAPT, PATIENCE = 8, 2, 12
 """Steps on one draw of points; draws between two updates of the flow; draws without gain that end the training."""
-CONDITION_POINTS = 1500
+CONDITION_POINTS = 2500
 FIRST_DAMPING = 1.0
+FLOW: dict[str, Any] = {"steps": 20, "batch": 512, "pool": 2048}
+"""Adam steps of the flow at each update, and points: it follows the network, it need not lead."""
+UNIFORM = 0.5
+"""Share of the collocation points that the flow does not choose."""
 
 
 def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
@@ -67,7 +72,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
     solution = solve(
         problem,
         network=network,
-        sampler=make_sampler("aas", patient.box, dtype=torch.float64, seed=config.seed),
+        sampler=make_sampler("aas", patient.box, dtype=torch.float64, seed=config.seed, **FLOW),
         optimizer=LevenbergMarquardt(damping=FIRST_DAMPING),
         schedule=Schedule(
             budget_s=config.network_budget_s,
@@ -75,6 +80,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
             adapt=ADAPT,
             patience=PATIENCE,
             condition_points=CONDITION_POINTS,
+            defensive=UNIFORM,
         ),
         seed=config.seed,
         start=torch.cat([theta, theta.new_tensor(problem.scalars)]),

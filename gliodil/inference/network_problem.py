@@ -44,9 +44,9 @@ from gliodil.sampling.solve import Solution
 GROWTH_ERROR = 0.02
 """Relative violation of the equation that counts as one standard deviation."""
 SEED_ERROR = 0.05
-EFFECTIVE_POINTS = 200.0
+EFFECTIVE_POINTS = 100.0
 """How many independent observations the rows of the equation, and of the seed, stand for."""
-WEIGHT_LABELS = 150.0
+WEIGHT_LABELS = 60.0
 REACH_MM = 20.0
 """The equation and the labels are asked for in tissue up to here from the visible tumour."""
 RIM_MM = 5.0

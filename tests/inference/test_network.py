@@ -16,7 +16,7 @@ from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.fit import fit
 from gliodil.inference.informed_loss import InformedLoss
-from gliodil.inference.network_problem import PatientProblem, density
+from gliodil.inference.network_problem import EFFECTIVE_POINTS, GROWTH_ERROR, PatientProblem, density
 from gliodil.inference.start import from_segmentation
 from gliodil.pde.models.fisher_kolmogorov import FisherKolmogorov
 from gliodil.pde.seed import gaussian_seed
@@ -84,7 +84,7 @@ def test_rows_agree_with_differences_on_the_grid(case: Case) -> None:
     residual = rate - case.model.rate(u, coefficients, p.proliferation_rate)
     sigma = torch.sigmoid(psi_at(centres, time))
     slope = -2 * u * sigma  # du/dψ
-    scale = (u * (1 - u) + 1e-5).sqrt() * math.sqrt(200) / 0.02 / rows.rate
+    scale = (u * (1 - u) + 1e-5).sqrt() * math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / rows.rate
     where = case.model.passable
     # The remainder of Taylor's series, (hψ′)² relative to the largest term, is below one per cent here.
     error = (found - residual / slope * scale)[where].abs().max()

@@ -1,0 +1,1 @@
+"""Experiments with regularized neural differential equations; `benchmarks/neural_ode.py` runs them."""
