@@ -209,18 +209,19 @@ class PatientProblem:
         return torch.cat([at, torch.full_like(at[:, :1], time)], dim=1)
 
     def _rims(self) -> torch.Tensor:
-        """Cells within ``RIM_MM`` of a boundary between labels."""
+        """Cells near a boundary between labels."""
         from scipy import ndimage
 
         grid, case = self.case.grid, self.case
         labels = grid.box(case.oedema.long() + 2 * case.core + case.necrotic).cpu().numpy()
         within = np.zeros(labels.shape, dtype=bool)
+        reach = max(RIM_MM, 1.5 * max(grid.spacing))  # both sides of every boundary on coarse grids too
         for level in (1, 2, 3):
             inside = labels >= level
             if inside.any():
                 out = ndimage.distance_transform_edt(~inside, sampling=grid.spacing)
                 deep = ndimage.distance_transform_edt(inside, sampling=grid.spacing)
-                within |= np.maximum(out, deep) <= RIM_MM
+                within |= np.maximum(out, deep) <= reach
         return torch.nonzero(grid.mask(within) & self.near).reshape(-1)
 
     def _distance(self) -> torch.Tensor:

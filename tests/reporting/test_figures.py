@@ -31,7 +31,7 @@ def share_of(colour: str, picture: np.ndarray, tolerance: float = 0.03) -> float
 def test_every_figure_has_words_and_content(case, make_patient):
     _, fit, plans = case
     patient = make_patient(t1=np.random.default_rng(0).random((32, 34, 30)))
-    drawn = dict(draw_figures(patient, fit, plans, truth_density=fit.density))
+    drawn = dict(draw_figures(patient, fit, plans, truth_density=fit.density, other_density=fit.density))
     assert set(drawn) == set(FIGURES)
     for name, figure in drawn.items():
         picture = pixels(figure)
@@ -43,12 +43,12 @@ def test_only_what_there_is_gets_drawn(make_patient, make_fit):
     patient = make_patient(pet=False, recurrence=False)
     fit = make_fit(patient)
     names = {name for name, _ in draw_figures(patient, fit, plan(patient, fit))}
-    assert names == set(FIGURES) - {"pet", "truth", "tissue"}
+    assert names == set(FIGURES) - {"pet", "truth", "tissue", "comparison"}
 
 
 def test_saved_figures_are_readable_pngs_with_the_names_of_the_report(case, tmp_path):
     paths = save_figures(*case, tmp_path / "figures")
-    assert {path.stem for path in paths} == set(FIGURES) - {"truth", "tissue"}
+    assert {path.stem for path in paths} == set(FIGURES) - {"truth", "tissue", "comparison"}
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(p.name for p in paths)
     assert all(imread(path).std() > 0.05 for path in paths)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from gliodil.errors import InputError
+from gliodil.planning.compare import compare
 from gliodil.reporting.figures import FIGURES
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics
@@ -48,9 +49,9 @@ class Page(HTMLParser):
 @pytest.fixture
 def folder(case, tmp_path):
     patient, fit, plans = case
-    write_json(
-        build_metrics(patient, fit, plans, wall_s=64.0, peak_memory_mb=321.0), tmp_path / "metrics.json"
-    )
+    comparison = compare(fit, plans, fit, plans, visible=patient.tumour)
+    metrics = build_metrics(patient, fit, plans, wall_s=64.0, peak_memory_mb=321.0, comparison=comparison)
+    write_json(metrics, tmp_path / "metrics.json")
     write_json(build_provenance(patient, fit, config={"seed": 3}), tmp_path / "provenance.json")
     (tmp_path / "figures").mkdir()
     for name in FIGURES:  # any bytes will do: the report does not look inside
@@ -78,6 +79,14 @@ def test_every_section_is_one_click_away(folder):
     ]
     assert links == [f"#{target}" for target in targets]
     assert {"target-volumes", "gained-and-given-up", "parameters", "provenance"} <= set(targets)
+
+
+def test_a_fit_compared_with_itself_agrees(folder, render):
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["comparison"]["ctv_model_dice"] == 1
+    assert metrics["comparison"]["agreement"]["relative_l2"] == 0
+    assert "Dice coefficient of 1.000" in render().words
+    assert "discrete loss (ODIL), the method of reference" not in render(comparison=None).words
 
 
 def test_margins_are_shown_with_their_range(folder, render):
