@@ -105,8 +105,9 @@ for name, found in (("no noise", fit), ("noise 0.02", blurred)):
     )
 
 # %% [markdown]
-# That fit was stopped after fewer gradients, but noise alone does this: fast growth where cells are few looks like
-# diffusion, and one is traded for the other. The speed of the front that both make is found all the same.
+# That fit was stopped after fewer gradients; longer ones, in the documentation, come closer but not close. Fast growth
+# where cells are few looks like diffusion, and with noise one is traded for the other. The speed of the front that both
+# make stays nearly what it was.
 #
 # ## One visit shows no time
 #
