@@ -85,6 +85,8 @@ def _why(sheet: str, why: Mapping[str, Any]) -> str:
     if why["farther_ml"] > 0:
         joined, farther = why["farther_joined_ml"], why["farther_ml"]
         share = {0.0: "none", farther: "all"}.get(joined, _ml(joined))
+        if share == _ml(farther):
+            share = "nearly all"
         ways.append(
             f"{_ml(farther)} farther from the GTV than {margin} even in a straight line, put there by the estimated "
             f"density ({share} of it hangs together with the GTV through tissue around {edge})"

@@ -112,6 +112,9 @@ def test_every_way_has_its_words():
     assert "less than 0.05 mL only by straight distance" in text
     assert "3.0 mL farther from the GTV than 15 mm" in text
     assert "(all of it hangs together" in text
+    for joined, words_for_it in ((0.0, "none"), (1.0, "1.0 mL"), (2.98, "nearly all")):
+        why["farther_joined_ml"] = joined
+        assert f"({words_for_it} of it hangs together" in crossing_sentences(metrics)[0][0]
     assert [name for name, _ in crossing_rows(metrics)] == ["Right of the midline"]
     crossing["why"] = None
     assert crossing_sentences(metrics)[0][0].endswith("The model CTV does not cross.")
