@@ -17,6 +17,7 @@ from gliodil.errors import GliodilError, NumericsError
 from gliodil.inference.result import Fit
 from gliodil.planning.barriers import Domain, domain
 from gliodil.planning.coverage import coverage
+from gliodil.planning.crossings import crossings
 from gliodil.planning.ctv import compartments_mask, gtv_mask, model_ctv, ptv, standard_ctv
 from gliodil.planning.distance import TOLERANCE_MM, Mask, bounding_box, distance_from, orthogonal_spacing
 from gliodil.planning.geodesic import trimmed_ctv
@@ -107,9 +108,8 @@ def _plan(
             margin_mm = rule.initial.margin_without_oedema_mm
         gtv1 = compartments_mask(patient, rule.initial.gtv)
         initial = _targets(grid, gtv1, brain, where, ranking, distance, margin_mm, rule.ptv_mm, within=full)
-    for targets in (full, initial):
-        if targets is not None:
-            _warn_cut(targets, rule.ptv_mm, warnings)
+    for targets in filter(None, (full, initial)):
+        _warn_cut(targets, rule.ptv_mm, warnings)
 
     standard, trimmed, model = (full.ctv[name] for name in ("standard", "trimmed", "model"))
     masks = {name: volume.data > 0 for name, volume in full.ctv.items()}
@@ -137,6 +137,7 @@ def _plan(
         gtv_ml={name: _volume_ml(getattr(patient, name), grid) for name in rule.gtv},
         organs_ml=organs_ml(organs, {name: volume.data > 0 for name, volume in named.items()}),
         organs_excluded=excluded,
+        crossings=crossings(patient, gtv, masks, brain=brain, margin_mm=rule.margin_mm),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gliodil.data.nifti import write_nifti
 from gliodil.data.volume import Volume
 from gliodil.planning.coverage import Coverage
+from gliodil.planning.crossings import Crossings
 from gliodil.planning.rules import PlanRule
 from gliodil.planning.surfaces import margin_at, surface, write_surface
 
@@ -88,6 +89,8 @@ class Plans:
         Per organ its volume [mL] as a whole (`organ`) and in each target (`gtv`, `ctv_standard`, ...).
     organs_excluded
         Organs that no CTV enters.
+    crossings
+        What lies beyond midline and tentorium and why, see `crossings.py`; None without `barriers`.
     """
 
     rule: PlanRule
@@ -108,6 +111,7 @@ class Plans:
     gtv_ml: Mapping[str, float] = field(default_factory=dict)
     organs_ml: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     organs_excluded: tuple[str, ...] = ()
+    crossings: Crossings | None = None
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.

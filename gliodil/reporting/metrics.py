@@ -124,6 +124,7 @@ def build_metrics(
         "coverage": plans.coverage,
         "organs_ml": plans.organs_ml,
         "organs_excluded": plans.organs_excluded,
+        "crossings": None if plans.crossings is None else plans.crossings.to_dict(),
         "dicom": None if exported is None else exported.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
         "comparison": comparison,

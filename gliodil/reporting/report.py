@@ -15,6 +15,7 @@ from typing import Any
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import InputError, MissingExtraError
 from gliodil.reporting import wording
+from gliodil.reporting.crossing_words import crossing_rows, crossing_sentences
 from gliodil.reporting.figures import FIGURES
 from gliodil.reporting.jsonable import read_json
 from gliodil.reporting.viewer import VIEWER_FILE, niivue_bundle
@@ -112,6 +113,8 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "organs": [
             (name, parts, name in metrics.get("organs_excluded", ())) for name, parts in organs.items()
         ],
+        "crossing_rows": crossing_rows(metrics),
+        "crossing_sentences": crossing_sentences(metrics),
         "plan_names": PLAN_NAMES,
         "coverage": _coverage(metrics["coverage"]),
         "directions": [
