@@ -183,7 +183,7 @@ for label, records in HISTORY.items():
 
 # %% [markdown]
 # Dotted: the error of $u=0$. A flow's updates are counted: here they cost much of its time, and in two dimensions the
-# exact maximizer needs none of that. Flows are for where a grid cannot go. One problem, one seed and a few seconds:
-# runs are cut by the clock, so that numbers differ from machine to machine. A peak is what adaptive points are best
-# at; a smooth solution has less to gain. How tables over problems, samplers and seeds are made is in the documentation
-# under *Sampling*.
+# exact maximizer needs none of that. Flows are for where a grid cannot go. The flow here is smaller than the default
+# and was chosen, among a few, to show something in 4 seconds. One problem, one seed: runs are cut by the clock,
+# so that numbers differ from machine to machine. A peak is what adaptive points are best at; a smooth solution has
+# less to gain. How tables over problems, samplers and seeds are made is in the documentation under *Sampling*.
