@@ -281,7 +281,8 @@ class _Loop:
                 self._adapt(theta)
             theta = self._start(None, through=self.draw(1000).x)
 
-        while step < plan.steps and spent() < plan.budget_s:
+        # One draw at least: a sampler that spent the budget on preparing leaves something to report.
+        while step < plan.steps and (spent() < plan.budget_s or not history):
             objective = Objective(
                 self.problem,
                 self.network,

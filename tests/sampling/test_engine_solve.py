@@ -198,6 +198,17 @@ def test_tolerance_and_patience_are_statuses() -> None:
     assert stuck.status == "stalled"
 
 
+def test_a_budget_spent_before_the_first_step_still_gives_a_record() -> None:
+    found = solve(
+        poisson(),
+        network=MLP(poisson().box, (4,)),
+        sampler=PlainUniform(poisson().box),
+        schedule=Schedule(budget_s=1e-9),
+    )
+    assert found.status == "budget"
+    assert math.isfinite(found.best.validation)
+
+
 def test_least_squares_is_that_of_a_direct_solver() -> None:
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(40, 12, generator=generator, dtype=torch.float64)
