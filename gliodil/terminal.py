@@ -128,7 +128,10 @@ class Terminal:
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        console = Console(stderr=True)
+        # rich would stand in for a stdout that is closed, and libraries then ask it what it cannot answer.
+        redirect = sys.stdout is not None
+        with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bars:
             starting = "starting; the first run compiles for half a minute"
             task = bars.add_task(starting, total=GRADIENTS_EXPECTED, state="")
 
