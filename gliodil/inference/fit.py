@@ -292,7 +292,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         "threshold_oedema": Parameter(float(p.threshold_oedema), "1"),
         "origin_mm": Parameter(case.world(p.origins[0]), "mm"),
     }
-    if case.pet is not None:
+    if case.pet is not None and config.method == "odil":
         parameters["pet_scale"] = Parameter(float(p.pet_scale), "1")
         parameters["pet_background"] = Parameter(float(p.pet_background), "1")
     terms = {"pet": 0.0, **found.terms}

@@ -192,11 +192,11 @@ def _bars(axes: Any, terms: dict[str, float], total: float) -> None:
 
 
 def pet_figure(patient: Patient, plans: Plans, fit: Fit) -> Figure | None:
-    """Return estimated density against PET uptake inside the visible tumour; None without PET.
+    """Return estimated density against PET uptake inside the visible tumour; None where PET was not used.
 
     The line is the imaging model, density = s (PET − b), with PET scaled to its maximum there.
     """
-    if patient.pet is None:
+    if patient.pet is None or fit.method == "pinn":  # a network does not see PET
         return None
     visible = patient.enhancing | patient.oedema
     uptake = np.where(visible, patient.pet.data, 0.0)

@@ -124,7 +124,7 @@ def draw_figures(
     if truth_density is not None:
         yield "truth", truth_figure(patient, plans, truth_density)
     if other_density is not None:
-        yield "comparison", truth_figure(patient, plans, other_density)
+        yield "comparison", truth_figure(patient, plans, other_density, other="Density of the discrete loss")
     pet = pet_figure(patient, plans, fit)
     if pet is not None:
         yield "pet", pet

@@ -51,18 +51,22 @@ def density_figure(patient: Patient, plans: Plans) -> Figure:
     return figure
 
 
-def truth_figure(patient: Patient, plans: Plans, truth: Volume) -> Figure:
+def truth_figure(patient: Patient, plans: Plans, truth: Volume, *, other: str = "True density") -> Figure:
     """Return the isolines of the true and of the estimated density, for simulated patients.
 
     Parameters
     ----------
     truth
-        True density in [0, 1] on the patient's grid.
+        True density (or another estimate) in [0, 1] on the patient's grid.
+    other
+        What it is called.
     """
     from matplotlib.lines import Line2D
 
     display = patient_display(patient, plans)
-    figure, panels = planes(patient, display, title="Estimated against true density")
+    figure, panels = planes(
+        patient, display, title=f"Estimated density against {other[0].lower()}{other[1:]}"
+    )
     levels = (0.01, 0.10, 0.50)
     for axes, plane in zip(panels, PLANES, strict=True):
         _isolines(axes, display, plane, display.cut(plans.density.data, plane), levels, colour=VERMILLION)
@@ -84,7 +88,7 @@ def truth_figure(patient: Patient, plans: Plans, truth: Volume) -> Figure:
         Line2D([], [], color=VERMILLION, linewidth=2.2, label="Estimated density: 1 %, 10 %, 50 %"),
         line_handle("truth"),
     ]
-    handles[1].set_label("True density: 1 %, 10 %, 50 %")
+    handles[1].set_label(f"{other}: 1 %, 10 %, 50 %")
     dark_legend(figure, handles, columns=2)
     return figure
 

@@ -271,7 +271,7 @@ class _Loop:
         best, best_theta, since = math.inf, theta, 0
         step, idle, looked = 0, 0, 0.0
         cpu, wall = time.process_time(), time.monotonic()
-        status, message = "budget", f"Spent {plan.budget_s:g} CPU seconds or {plan.steps} steps."
+        status, message = "budget", f"Training stopped at its budget of {plan.budget_s:g} CPU seconds."
 
         def spent() -> float:
             return time.process_time() - cpu - looked
@@ -332,6 +332,8 @@ class _Loop:
                 break
             if self.sampler is not None and len(history) % plan.adapt == 0:
                 self._adapt(theta)
+        if status == "budget" and step >= plan.steps:
+            message = f"Training stopped at its budget of {plan.steps} steps."
         return Solution(self.problem, self.network, best_theta, status, message, self.seed, tuple(history))
 
     def _adapt(self, theta: torch.Tensor) -> None:

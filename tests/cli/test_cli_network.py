@@ -35,6 +35,8 @@ def test_metrics_say_what_both_methods_found(planned: Path) -> None:
     assert np.isfinite(other["truth"]["relative_l2"])
     assert set(other["parameters"]) >= {"infiltration_length_mm", "origin_mm"}
     assert metrics["equal_volume_voxel_difference"] == 0
+    assert "pet_scale" not in metrics["parameters"]
+    assert not (planned / "figures" / "pet.png").exists()
 
 
 def test_report_shows_the_comparison_and_cites_the_method(planned: Path) -> None:
