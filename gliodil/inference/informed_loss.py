@@ -122,9 +122,9 @@ class InformedLoss(ReferenceLoss):
         scale = 1 / math.sqrt(self.entries)
         lower, upper = self.levels(p)
         length = (p.diffusivity / p.proliferation_rate).sqrt()
-        here = _front_coordinate(last)
-        short = torch.where(last < lower, here - _front_coordinate(lower), 0.0)
-        beyond = torch.where(last > upper, _front_coordinate(upper) - here, 0.0)
+        here = front_coordinate(last)
+        short = torch.where(last < lower, here - front_coordinate(lower), 0.0)
+        beyond = torch.where(last > upper, front_coordinate(upper) - here, 0.0)
         residuals = {
             "seg_lower": self.robust(math.sqrt(6) * length * short) * scale,
             "seg_upper": self.robust(math.sqrt(6) * length * beyond) * scale,
@@ -153,7 +153,7 @@ class InformedLoss(ReferenceLoss):
         return torch.stack(deviations)
 
 
-def _front_coordinate(u: torch.Tensor) -> torch.Tensor:
+def front_coordinate(u: torch.Tensor) -> torch.Tensor:
     """ψ(u) = ln(u^{−½} − 1): distance along the front in units of √6 ℓ."""
     return (u.clamp(*_DENSITY) ** -0.5 - 1).log()
 

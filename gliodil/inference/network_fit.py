@@ -91,7 +91,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
         raise NumericsError(
             "Training the network diverged.", found=solution.message, remedy="use --method odil"
         )
-    scalars = patient.scalars(solution.theta[network.size :])
+    scalars = patient.parameters.decode(solution.theta[network.size :])
     last = _last(patient, solution)
     return Outcome(
         last[None],
@@ -133,8 +133,8 @@ def _account(patient: PatientProblem, solution: Solution) -> Minimum:
     """Return how training ended, in the words of the other optimizers."""
     terms = patient.terms(solution)
     status: Status
-    if solution.status == "stalled":
-        status = "converged"
+    if solution.status == "stalled":  # a plateau of a noisy residual is no convergence
+        status = "stalled"
         message = f"The residual on points not trained on has not improved for {PATIENCE} draws."
     else:
         status, message = "iteration_limit", solution.message

@@ -30,7 +30,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from gliodil.inference.exact import SEED_RAMP
-from gliodil.inference.informed_loss import InformedLoss
+from gliodil.inference.informed_loss import InformedLoss, front_coordinate
 from gliodil.inference.parameters import ORIGIN_SCALE_MM, Scalars
 from gliodil.pde.operators import Faces
 from gliodil.pde.seed import CUTOFF, PEAK, SPREAD_MM2
@@ -110,11 +110,10 @@ class PatientProblem:
 
     def lift(self, x: Sequence[Jet]) -> Jet:
         """Return the starting field: ψ of the seed before its cutoff, falling as growth at the starting rate has it."""
-        distance2 = None
-        for jet, centre in zip(x[:3], self.start.origins[0].tolist(), strict=True):
-            square = (jet - centre) ** 2
-            distance2 = square if distance2 is None else distance2 + square
-        assert distance2 is not None
+        a, b, c = (
+            (jet - centre) ** 2 for jet, centre in zip(x[:3], self.start.origins[0].tolist(), strict=True)
+        )
+        distance2 = a + b + c
         half = distance2 * (1 / (8 * SPREAD_MM2)) - math.log(PEAK) / 2  # −½ ln g
         e = (-half.value).exp()
         front: Jet = half.compose(half.value + torch.log1p(-e), 1 / (1 - e), -e / (1 - e).square())
@@ -145,8 +144,8 @@ class PatientProblem:
         """Return how far ψ at the end is outside the interval the label allows, robust, in tolerances: (N,)."""
         p, cell, case = self.decode(scalars), self.cell(x), self.case
         core, oedema, necrotic = case.core[cell], case.oedema[cell], case.necrotic[cell]
-        at_core, at_oedema = _front(p.threshold_core), _front(p.threshold_oedema)
-        inner = _front(p.threshold_necrotic) if self.loss.three_levels else None
+        at_core, at_oedema = front_coordinate(p.threshold_core), front_coordinate(p.threshold_oedema)
+        inner = front_coordinate(p.threshold_necrotic) if self.loss.three_levels else None
         far = torch.full_like(at_core, math.inf)
         # A high density is a low ψ.
         highest = torch.where(core, at_core, torch.where(oedema, at_oedema, far))
@@ -167,8 +166,9 @@ class PatientProblem:
         """Return the terms of the loss on fresh points, uniform in the box, by the names of the other losses."""
         generator = torch.Generator(device=solution.theta.device).manual_seed(solution.seed + 1)
         problem, dtype = self.problem, solution.theta.dtype
-        like = torch.rand(count, 4, generator=generator, dtype=dtype, device=generator.device)
-        x = self.box.from_unit(like)
+        x = self.box.from_unit(
+            torch.rand(count, 4, generator=generator, dtype=dtype, device=generator.device)
+        )
         points = Points(x, x.new_full((count,), 1 / self.box.volume))
         conditions = tuple(c.points(count, generator=generator, dtype=dtype) for c in problem.conditions)
         objective = Objective(problem, solution.network, points, conditions=conditions)
@@ -185,10 +185,6 @@ class PatientProblem:
     def decode(self, scalars: torch.Tensor) -> Scalars:
         """Return the scalars of every row (N, n)."""
         return self.parameters.decode(scalars.T)
-
-    def scalars(self, z: torch.Tensor) -> Scalars:
-        """Return the scalars at z (n,)."""
-        return self.parameters.decode(z)
 
     @property
     def _prior_count(self) -> int:
@@ -240,10 +236,6 @@ def density(psi: torch.Tensor) -> torch.Tensor:
 
 def _choose(of: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     return of[torch.randint(len(of), (count,), generator=generator, device=of.device)]
-
-
-def _front(u: torch.Tensor) -> torch.Tensor:
-    return (u**-0.5 - 1).log()
 
 
 def _weight(psi: torch.Tensor) -> torch.Tensor:

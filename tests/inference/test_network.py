@@ -136,7 +136,7 @@ def test_fit_follows_the_labels_and_says_how_it_ended(make_patient: PatientFacto
     patient = make_patient(pet=True)
     found = fit(patient, config=CONFIG)
     assert (found.method, found.optimizer) == ("pinn", "levenberg-marquardt")
-    assert found.status in {"converged", "iteration_limit"}
+    assert found.status in {"stalled", "iteration_limit"}
     assert found.loss_total == pytest.approx(sum(found.loss_terms.values()))
     assert found.density.data.min() >= 0
     assert found.density.data.max() <= 1
