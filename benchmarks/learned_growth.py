@@ -27,8 +27,9 @@ import torch
 
 from gliodil.data.longitudinal import SyntheticLongitudinal, simulate_longitudinal
 from gliodil.inference.config import FitConfig
-from gliodil.inference.learned import START, LearnedConfig, VisitLoss, fit_learned
+from gliodil.inference.learned import START, LearnedConfig, fit_learned
 from gliodil.inference.learned_case import set_up_visits
+from gliodil.inference.learned_loss import VisitLoss
 from gliodil.pde.models.growth_laws import GrowthLaw
 from gliodil.pde.models.learned_growth import front_speed
 from gliodil.pde.odil.lbfgs import LBFGSOptions, lbfgs

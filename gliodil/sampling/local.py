@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 
+from gliodil.sampling.bases import LocalBases
 from gliodil.sampling.derivatives import Jet, coordinates
 from gliodil.sampling.leaves import Cells, lattice, ring
-from gliodil.sampling.networks import LocalBases
 from gliodil.sampling.objective import Objective, squared_residual
 from gliodil.sampling.points import Points, Sampler
 from gliodil.sampling.problems.problem import Problem

@@ -11,10 +11,10 @@ import torch
 import gliodil
 from gliodil.data.longitudinal import LongitudinalPatient, simulate_longitudinal
 from gliodil.errors import GeometryError, InputError
-from gliodil.inference import learned
 from gliodil.inference.config import FitConfig
-from gliodil.inference.learned import LearnedConfig, VisitLoss, fit_learned
+from gliodil.inference.learned import LearnedConfig, fit_learned
 from gliodil.inference.learned_case import set_up_visits
+from gliodil.inference.learned_loss import NEGLIGIBLE, VisitLoss
 
 U = np.linspace(0.05, 0.95, 181)
 DIFFUSIVITY = "diffusivity_wm_mm2_per_day"
@@ -53,7 +53,7 @@ def test_the_regularizer_is_gone_at_the_end() -> None:
     stages = list(dict.fromkeys(fit.history.stage))
     assert stages == ["parameters", "law, er × 10", "law, er × 1", "law, er × 0.1", "law"]
     # What is left at the end is the misfit, and the constant.
-    assert fit.history.total[-1] == pytest.approx(fit.misfit + learned.NEGLIGIBLE, rel=1e-6)
+    assert fit.history.total[-1] == pytest.approx(fit.misfit + NEGLIGIBLE, rel=1e-6)
 
 
 def test_one_visit_does_not_tell_time() -> None:
