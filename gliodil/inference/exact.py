@@ -19,7 +19,7 @@ from gliodil.pde.odil.problem import Point
 from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces
 
-SEED_RAMP = 0.15
+SEED_RAMP = 0.25
 """Relative width of the seed's cutoff."""
 
 
@@ -58,13 +58,12 @@ class ExactPhysics:
         p = objective.coordinates.scalars(x[0])
         if not objective.admissible(p):
             return None
-        coefficients = objective.model.coefficients(p.diffusivity, p.wm_gm_ratio)
+        coefficients, rate = objective.equation(p)
         if self.mobility is not None:
             log_factor = self.mobility.log_factor(x[1])
             if not bool(torch.isfinite(log_factor.detach()).all()):
                 return None
             coefficients = self.mobility.scale(coefficients, log_factor)
-        rate = p.proliferation_rate
         x_faces, y_faces, z_faces = (c.detach() for c in coefficients.values)
         steps = objective.steps(
             Faces((x_faces, y_faces, z_faces), coefficients.strides), float(rate.detach())

@@ -2,7 +2,7 @@
 
 The minimum of the reference loss is not the best estimate. One scan leaves D, ρ and the imaging thresholds to trade off,
 and label misfits measured in density reward a flat front: the flatter it is, the less a misplaced boundary costs. The
-fit then drifts to a far-reaching tail with both thresholds near 0.5. Four changes keep it from doing so.
+fit then drifts to a far-reaching tail with both thresholds near 0.5. Five changes keep it from doing so.
 
 1. *Three levels.* Necrosis lies inside the enhancing rim, so the density passes a third threshold there:
 
@@ -34,7 +34,10 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Four chang
    which left out reads as a flat front. Labels keep their weight of 12.
 
 4. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of its own curvature
-   (‖y‖² in the coordinates of ``variables``), instead of the hinges. All other terms are the reference's.
+   (‖y‖² in the coordinates of ``variables``), instead of the hinges.
+
+5. *Fronts of the grid.* Cells of 2 mm carry fronts too fast and too far; the grid gets rates with which they travel as on
+   voxels of 1 mm (``pde.lattice``). All other terms are the reference's.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
 from gliodil.inference.reference_loss import WEIGHT_SEGMENTATION, ReferenceLoss, Terms, squares
+from gliodil.pde.lattice import GridRates, grid_rates
 
 EFFECTIVE_OBSERVATIONS = 12.0
 LENGTH_MM = (1.0, 0.35)
@@ -90,6 +94,10 @@ class InformedLoss(ReferenceLoss):
             threshold_core=(0.3, 0.75),
             threshold_oedema=(0.05, 0.5),
         )
+
+    def rates(self, p: Scalars) -> GridRates:
+        """Return the rates with which fronts on the grid travel as on voxels of 1 mm."""
+        return grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=self.case.grid.spacing)
 
     def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the bounds of three levels."""

@@ -73,8 +73,8 @@ class LocalLoss:
             return
         reference = loss.loss
         self._seed = loss.seed(p.origins)
-        coefficients = loss.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-        self._rho, self._growth = p.proliferation_rate, float(p.proliferation_rate.detach())
+        coefficients, self._rho = loss.equation(p)
+        self._growth = float(self._rho.detach())
         self._strides, self._values = coefficients.strides, coefficients.values
         self._faces = Faces(tuple(c.detach() for c in self._values), self._strides)  # type: ignore[arg-type]
         self._steps = loss.steps(self._faces, self._growth)

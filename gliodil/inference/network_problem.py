@@ -27,7 +27,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import logsigmoid
 
 from gliodil.inference.exact import SEED_RAMP
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
@@ -245,9 +244,10 @@ def _weight(psi: torch.Tensor) -> torch.Tensor:
 
 
 def _seed_front(distance2: torch.Tensor) -> torch.Tensor:
-    """Return ψ of the ramped seed at a squared distance from its centre [mm²]."""
+    """Return ψ of the ramped seed at a squared distance from its centre [mm²]; e⁻¹² of g is left outside."""
     log_g = math.log(PEAK) - distance2 / (4 * SPREAD_MM2)
-    log_g = log_g + logsigmoid((log_g.exp() / CUTOFF - 1) / SEED_RAMP)
+    t = (0.5 + (log_g.exp() / CUTOFF - 1) / (2 * SEED_RAMP)).clamp(0, 1)
+    log_g = log_g + (t * t * (3 - 2 * t) + math.exp(-12)).log()
     half = -log_g / 2
     return half + torch.log1p(-(-half).exp())
 

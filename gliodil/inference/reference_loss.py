@@ -22,6 +22,7 @@ import torch
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
+from gliodil.pde.lattice import GridRates, plain_rates
 from gliodil.pde.residual import theta_residual
 from gliodil.pde.seed import gaussian_seed
 
@@ -114,13 +115,16 @@ class ReferenceLoss:
             residuals["pet"] = misfit * self.pet_where * (WEIGHT_PET * scale)
         return residuals
 
+    def rates(self, p: Scalars) -> GridRates:
+        """Return the rates of the equation on the grid: the parameters as they are."""
+        return plain_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio)
+
     def field_residuals(self, u: torch.Tensor, p: Scalars) -> Terms:
         """Return every weighted residual for a space-time field u of shape (Nt, N): the definition."""
         case = self.case
-        coefficients = case.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-        r = theta_residual(
-            u, lambda w: case.model.rate(w, coefficients, p.proliferation_rate), self.config.dt
-        )
+        rates = self.rates(p)
+        coefficients = rates.coefficients(case.model)
+        r = theta_residual(u, lambda w: case.model.rate(w, coefficients, rates.proliferation), self.config.dt)
         scale = 1 / math.sqrt(self.entries)
         return {
             "pde": r * self.sigma_pde,

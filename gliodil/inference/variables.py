@@ -90,6 +90,11 @@ class TransformedLoss:
         self.impassable = loss.impassable.to(dtype)
         self.steps_shape = (loss.config.steps - 1, grid.cells)
 
+    def equation(self, p: Scalars) -> tuple[Faces, torch.Tensor]:
+        """Return D/h² at the faces and ρ [1/day] of the loss's equation; differentiable."""
+        rates = self.loss.rates(p)
+        return rates.coefficients(self.model), rates.proliferation
+
     def steps(self, coefficients: Faces, growth: float) -> Steps:
         """Return how the sweep advances with these coefficients."""
         return Steps.resolving(
@@ -108,10 +113,10 @@ class TransformedLoss:
         """Return the density at every level for a point [y, w, v]."""
         with torch.no_grad():
             p = self.coordinates.scalars(x[0])
-            coefficients = self.model.coefficients(p.diffusivity, p.wm_gm_ratio)
-            steps = self.steps(coefficients, float(p.proliferation_rate))
+            coefficients, rate = self.equation(p)
+            steps = self.steps(coefficients, float(rate))
             u0 = self.seed(p.origins) + x[1] / self.loss.sigma_initial
-            return sweep(u0, x[2], coefficients, p.proliferation_rate, self.impassable, steps)
+            return sweep(u0, x[2], coefficients, rate, self.impassable, steps)
 
     def start(self) -> Point:
         """Return the point of exact physics: y = 0, w = 0, v = 0."""
@@ -140,7 +145,9 @@ class TransformedLoss:
 
     def admissible(self, p: Scalars) -> bool:
         """Whether the time steps resolve the growth; an optimizer shortens its step where they do not."""
-        return resolvable(self.loss.config.dt, float(p.proliferation_rate.detach()))
+        dt, growth = self.loss.config.dt, float(p.proliferation_rate.detach())
+        # Rates of a grid are more than half of what they stand for, and only sought where those are sensible.
+        return resolvable(dt, growth / 2) and resolvable(dt, float(self.loss.rates(p).proliferation.detach()))
 
 
 def whitening(

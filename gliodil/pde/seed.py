@@ -36,7 +36,8 @@ def gaussian_seed(
     distance2 = (centres - origin[:, None]).square().sum(dim=0)
     g: torch.Tensor = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
     if cutoff_width > 0:
-        g = g * torch.sigmoid((g / CUTOFF - 1) / cutoff_width)
+        t = (0.5 + (g / CUTOFF - 1) / (2 * cutoff_width)).clamp(0, 1)
+        g = g * t * t * (3 - 2 * t)  # zero outside: a front grows from the faintest tail
     else:
         g = torch.where(g >= CUTOFF, g, torch.zeros_like(g))
     return g

@@ -14,6 +14,7 @@ from gliodil.inference.config import FitConfig
 from gliodil.inference.informed_loss import InformedLoss, make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
+from gliodil.pde.lattice import grid_rates
 
 
 def parameters(case: Case) -> Scalars:
@@ -43,8 +44,22 @@ def test_three_levels_entry_by_entry(case: Case, tiny: FitConfig) -> None:
     u = 1.6 * torch.rand(tiny.steps, case.grid.cells, dtype=torch.float64, generator=generator) - 0.3
     informed = {k: float(t) for k, t in InformedLoss(case, tiny).of_field(u, p).items()}
     reference = {k: float(t) for k, t in ReferenceLoss(case, tiny).of_field(u, p).items()}
-    for name in set(reference) - {"seg_lower", "seg_upper", "parameters", "pet"}:
+    for name in set(reference) - {"pde", "seg_lower", "seg_upper", "parameters", "pet"}:
         assert informed[name] == reference[name], name
+
+    rates = grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=case.grid.spacing)
+    there = replace(p, proliferation_rate=rates.proliferation)
+    even = replace(
+        case, model=replace(case.model, white_faces=case.model.white_faces.map(*rates.white / p.diffusivity))
+    )
+    even = replace(
+        even,
+        model=replace(
+            even.model, grey_faces=case.model.grey_faces.map(*rates.grey * p.wm_gm_ratio / p.diffusivity)
+        ),
+    )
+    expected = ReferenceLoss(even, tiny).of_field(u, there)["pde"]
+    assert informed["pde"] == pytest.approx(float(expected), rel=1e-10)
 
     nec, enh, oed = (t.numpy() for t in (case.necrotic, case.enhancing, case.oedema))
     lower = np.select([nec, enh, oed], [0.7, 0.6, 0.33], 0.0)
