@@ -1,8 +1,8 @@
 """How a long loop outlives a crash: it hands out its state now and then, and goes on from one it is given.
 
 Loops run one after another. Each begins by asking what is known of it: nothing; the state it was last kept in; or, once
-it has ended, how it ended. What lies between two loops is short and is computed again. A loop that is continued takes the
-steps it would have taken, bit for bit, as far as the same machine repeats itself.
+it has ended, how it ended. What lies between two loops is short and is computed again. A loop that is continued takes
+the steps it would have taken, bit for bit, as far as the same machine repeats itself.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def adam(
         value, gradient, terms = objective(x)
         record(value)
         if not math.isfinite(value):
-            return Minimum(x, value, terms, "diverged", "The loss stopped being finite.", record.evaluations)
+            message = "The loss stopped being finite."
+            return record.ended(Minimum(x, value, terms, "diverged", message, record.evaluations))
         for t, g in zip(x, gradient, strict=True):
             t.grad = g
         optimizer.step()
@@ -44,6 +45,7 @@ def adam(
     value, _, terms = objective(x)
     record(value)
     if not math.isfinite(value):
-        return Minimum(x, value, terms, "diverged", "The loss stopped being finite.", record.evaluations)
+        message = "The loss stopped being finite."
+        return record.ended(Minimum(x, value, terms, "diverged", message, record.evaluations))
     message = f"Ran {epochs} epochs of Adam, which has no convergence test."
     return record.ended(Minimum(x, value, terms, "iteration_limit", message, record.evaluations))

@@ -93,7 +93,7 @@ def gauss_newton(
         return Minimum(**kept["minimum"])
     if kept is not None:
         before = record.evaluations - kept["spent"]
-        x, mu, quiet = kept["x"], kept["mu"], kept["quiet"]
+        x, mu, quiet = (kept.pop(name) for name in ("x", "mu", "quiet"))
         here = landscape.at(x)
     else:
         before, mu, quiet = record.evaluations, 0.0, 0
@@ -103,7 +103,8 @@ def gauss_newton(
     status: Status = "iteration_limit"
     message = f"Stopped after {options.max_evaluations} gradients; the loss was still falling."
     if not math.isfinite(here.value):
-        return Minimum(x, here.value, here.terms, "diverged", "The loss is not finite at the start.", 1)
+        message = "The loss is not finite at the start."
+        return record.ended(Minimum(x, here.value, here.terms, "diverged", message, 1))
     if kept is None:
         record(here.value)
 

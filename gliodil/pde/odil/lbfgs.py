@@ -56,7 +56,7 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
         return Minimum(**kept["minimum"])
     if kept is not None:
         before = record.evaluations - int(kept["spent"])
-        x, g, value, terms, quiet = (kept[name] for name in ("x", "g", "value", "terms", "quiet"))
+        x, g, value, terms, quiet = (kept.pop(name) for name in ("x", "g", "value", "terms", "quiet"))
         pairs = _Pairs.of(kept["pairs"], x)
     else:
         before = record.evaluations
@@ -65,7 +65,8 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
         record.evaluations += 1
         value, terms = here.value, here.terms
         if not math.isfinite(value):
-            return Minimum(x, value, terms, "diverged", "The loss is not finite at the start.", 1)
+            diverged = "The loss is not finite at the start."
+            return record.ended(Minimum(x, value, terms, "diverged", diverged, 1))
         record(value)
         g = here.gradient()
         del here

@@ -79,10 +79,8 @@ class Recorder:
         state = None if self.keeper is None else self.keeper.begin(loop)
         if state is not None:
             own = state["record"]
-            self.evaluations, self.rows = (
-                own["evaluations"],
-                [(n, s, v, name) for n, s, v, name in own["rows"]],
-            )
+            self.evaluations = own["evaluations"]
+            self.rows = [(n, seconds, value, stage) for n, seconds, value, stage in own["rows"]]
             self.started = time.perf_counter() - own["seconds"]
         return state
 
