@@ -117,7 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
-        "--resume", action="store_true", help="keep a result made from the same files and settings"
+        "--resume",
+        action="store_true",
+        help="keep a result made from the same files and settings, continue a fit of them that was interrupted",
     )
 
     plan.add_argument(

@@ -11,15 +11,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from gliodil import __version__
 from gliodil.errors import GliodilError, InputError
-from gliodil.inference.config import FitConfig
+from gliodil.inference.config import FitConfig, Method
 from gliodil.preflight import check_request, memory_errors, naming
 
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
+    from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.result import Fit
     from gliodil.planning.organs import Organs
     from gliodil.planning.plans import Plans
@@ -93,7 +94,9 @@ def plan_patient(
     keyholes
         Tie holes of RTSTRUCT contours to their island, for systems that do not understand holes.
     resume
-        Keep an existing result if it was made from the same files, settings and version.
+        Keep an existing result if it was made from the same files, settings and version; continue a fit of them that
+        was interrupted. What an interrupted fit leaves lies beside `out` (`.NAME.METHOD.checkpoint.npz`) until `out` is
+        finished.
     register
         Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
     progress
@@ -110,6 +113,7 @@ def plan_patient(
     """
     from gliodil.data.barriers import falx_and_tentorium
     from gliodil.data.registration.prepare import prepare
+    from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
@@ -131,8 +135,16 @@ def plan_patient(
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
         record["fingerprint"] = fingerprint(patient, record, organs)
+        # One for each method: the report compares a network with the discrete loss.
+        checkpoints = {
+            method: Checkpoint(out.with_name(f".{out.name}.{method}.checkpoint.npz"))
+            for method in get_args(Method)
+        }
+        if not resume:
+            _remove(checkpoints)
         if resume and (kept := finished(out, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
+            _remove(checkpoints)
             return Planned(out / "report.html", kept)
         sheets = {"barriers": falx_and_tentorium}
         prepared = prepare(patient, register=register, carry=sheets, progress=progress)
@@ -141,7 +153,7 @@ def plan_patient(
         seen = as_before_surgery(patient, rule)
         patient = replace(patient, warnings=seen.warnings)
         with memory_errors(config):
-            fitted = run_fit(seen, config=config, progress=progress)
+            fitted = run_fit(seen, config=config, progress=progress, checkpoint=checkpoints[config.method])
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
         asked: dict[str, Any] = {"rule": rule, "organs": organs, "exclude": exclude}
@@ -151,7 +163,12 @@ def plan_patient(
         truth = None if known is None else score(fitted.density, known, patient.tumour)
         comparison, other = None, None
         if config.method != "odil":
-            other = run_fit(seen, config=replace(config, method="odil"), progress=progress)
+            other = run_fit(
+                seen,
+                config=replace(config, method="odil"),
+                progress=progress,
+                checkpoint=checkpoints["odil"],
+            )
             comparison = compare(
                 fitted,
                 plans,
@@ -177,6 +194,7 @@ def plan_patient(
             organs=organs,
             keyholes=keyholes,
         )
+    _remove(checkpoints)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return Planned(report, metrics, fitted, plans)
 
@@ -266,6 +284,11 @@ def finished(out: Path, wanted: str) -> dict[str, Any] | None:
     same = isinstance(config, dict) and config.get("fingerprint") == wanted
     expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
     return metrics if same and all((out / name).is_file() for name in expected) else None
+
+
+def _remove(checkpoints: Mapping[str, Checkpoint]) -> None:
+    for left in checkpoints.values():
+        left.remove()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, overload
 
 import torch
@@ -29,6 +30,7 @@ from gliodil.data.longitudinal import LongitudinalPatient
 from gliodil.data.patient import Patient
 from gliodil.errors import GeometryError, InputError, NumericsError
 from gliodil.inference.case import Case, set_up
+from gliodil.inference.checkpoint import Checkpoint, fit_key
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
 from gliodil.inference.foci import search, search_foci
@@ -68,6 +70,7 @@ def fit(
     growth: Literal["fisher-kolmogorov"] = ...,
     config: FitConfig | None = ...,
     progress: Progress | None = ...,
+    checkpoint: Path | str | Checkpoint | None = ...,
 ) -> Fit: ...
 
 
@@ -87,6 +90,7 @@ def fit(
     growth: str = "fisher-kolmogorov",
     config: FitConfig | None = None,
     progress: Progress | None = None,
+    checkpoint: Path | str | Checkpoint | None = None,
 ) -> Fit | LearnedFit:
     """Infer the tumour-cell density of a patient, or the law that it grows by.
 
@@ -101,6 +105,10 @@ def fit(
         Settings; ``FitConfig()`` if not given.
     progress
         Called with (stage, gradients so far, loss).
+    checkpoint
+        File in which the state of a long fit is kept, once a minute. If an interrupted fit of the same patient, settings
+        and version left it, this one continues that and comes to the same answer. The file is removed when the fit
+        ends; a ``Checkpoint`` is left for the caller to remove.
 
     Returns
     -------
@@ -110,12 +118,15 @@ def fit(
     Raises
     ------
     InputError, GeometryError
-        If the patient cannot be set up (see ``case.set_up``), or the growth is unknown.
+        If the patient cannot be set up (see ``case.set_up``), the growth is unknown, or a learned law is asked to keep
+        a checkpoint.
     NumericsError
         If the loss is not finite from the start.
     """
     config = config or FitConfig()
     if growth == "learned":
+        if checkpoint is not None:
+            raise InputError("The fit of a learned law keeps no checkpoint.", patient=patient.identity)
         from gliodil.inference.learned import fit_learned
 
         return fit_learned(patient, fit_config=config, progress=progress)
@@ -133,9 +144,12 @@ def fit(
             found="a patient with several visits",
             remedy="hand in its .patient, or growth='learned'",
         )
-    record = Recorder(progress=progress)
+    keeper = Checkpoint(checkpoint) if isinstance(checkpoint, Path | str) else checkpoint
+    record = Recorder(progress=progress, keeper=keeper)
     try:
         case = set_up(patient, config)
+        if keeper is not None:
+            keeper.open(lambda: fit_key(patient, config, case.grid.device))
         loss = make_loss(case, config)
         if isinstance(loss, InformedLoss) and config.method == "pinn":
             outcome = fit_network(loss, record)
@@ -144,8 +158,16 @@ def fit(
         else:
             outcome = _fit_nested(patient, loss, record)
     except NumericsError as error:
+        if keeper is not None:  # it would end there again
+            keeper.remove()
         raise error.for_patient(patient.identity) from None
-    return _result(patient, case, config, outcome, record)
+    found = _result(patient, case, config, outcome, record)
+    if keeper is not None:
+        keeper.close()
+        found = replace(found, warnings=(*found.warnings, *keeper.warnings))
+        if keeper is not checkpoint:
+            keeper.remove()
+    return found
 
 
 def ladder(config: FitConfig) -> list[FitConfig]:

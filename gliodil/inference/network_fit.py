@@ -86,6 +86,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
         start=torch.cat([theta, theta.new_tensor(problem.scalars)]),
         device=case.grid.device,
         progress=told,
+        keeper=record,
     )
     if solution.status == "diverged":
         raise NumericsError(

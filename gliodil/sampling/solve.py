@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
 
 from gliodil.errors import InputError
+from gliodil.pde.resume import Keeper, Resumable, State, resumable
 from gliodil.sampling.networks import Network
 from gliodil.sampling.objective import Objective, predict, squared_residual
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
@@ -189,6 +190,7 @@ def solve(
     device: torch.device | str = "cpu",
     test_points: int = 20_000,
     progress: Callable[[Record], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Solution:
     """Train `network` until the validation residual is small enough or the budget is spent.
 
@@ -210,13 +212,21 @@ def solve(
         Points of the evaluation law for problems whose solution is known.
     progress
         Called with every record.
+    keeper
+        Keeps the state after a draw, and gives it back after an interruption. Sampler and optimizer have to be
+        ``pde.resume.Resumable``: Levenberg-Marquardt, uniform points and flows are.
+
+    Raises
+    ------
+    InputError
+        If ``start`` does not fit the network, or with a ``keeper`` where sampler or optimizer is not resumable.
     """
     plan = schedule or Schedule()
     with torch.no_grad():
         loop = _Loop(
             problem, network, sampler, optimizer, plan, seed, dtype, torch.device(device), test_points
         )
-        return loop.run(start, progress)
+        return loop.run(start, progress, keeper)
 
 
 def relative_error(
@@ -265,24 +275,50 @@ class _Loop:
         like = torch.zeros(1, dtype=dtype, device=device)
         self.errors = relative_error(problem, test_points, seed, like)
 
-    def run(self, start: torch.Tensor | None, progress: Callable[[Record], None] | None) -> Solution:
-        plan, theta = self.plan, self._start(start)
-        history: list[Record] = []
-        best, best_theta, since = math.inf, theta, 0
-        step, idle, looked = 0, 0, 0.0
+    def run(
+        self, start: torch.Tensor | None, progress: Callable[[Record], None] | None, keeper: Keeper | None
+    ) -> Solution:
+        plan = self.plan
+        parts: tuple[Resumable, ...] = ()
+        if keeper is not None:
+            parts = tuple(resumable(part) for part in (self.optimizer, self.sampler) if part is not None)
+        kept = None if keeper is None else keeper.begin("network")
+        looked = 0.0
         cpu, wall = time.process_time(), time.monotonic()
-        status, message = "budget", f"Training stopped at its budget of {plan.budget_s:g} CPU seconds."
 
         def spent() -> float:
             return time.process_time() - cpu - looked
 
-        if self.sampler is not None and start is None and plan.prepare:
-            for _ in range(plan.prepare):
-                self._adapt(theta)
-            theta = self._start(None, through=self.draw(1000).x)
+        if kept is None:
+            theta = self._start(start)
+            if self.sampler is not None and start is None and plan.prepare:
+                for _ in range(plan.prepare):
+                    self._adapt(theta)
+                theta = self._start(None, through=self.draw(1000).x)
+            best_theta, best, since, step, idle = theta, math.inf, 0, 0, 0
+            history: list[Record] = []
+            status, message = "", ""
+        else:
+            theta, best_theta, best, since, step, idle, status, message = (
+                kept[name]
+                for name in ("theta", "best_theta", "best", "since", "step", "idle", "status", "message")
+            )
+            history = [Record(**{**entry, "scalars": tuple(entry["scalars"])}) for entry in kept["history"]]
+            cpu, wall = cpu - kept["cpu_s"], wall - kept["wall_s"]
+            self.generator.set_state(kept["generator"].cpu())
+            for part, of_part in zip(parts, kept["parts"], strict=True):
+                part.restore(of_part)
+
+        def state() -> State:
+            return {
+                "theta": theta, "best_theta": best_theta, "best": best, "since": since, "step": step,
+                "idle": idle, "status": status, "message": message, "history": [asdict(r) for r in history],
+                "cpu_s": spent(), "wall_s": time.monotonic() - wall, "generator": self.generator.get_state(),
+                "parts": [part.state() for part in parts],
+            }  # fmt: skip
 
         # One draw at least: a sampler that spent the budget on preparing leaves something to report.
-        while step < plan.steps and (spent() < plan.budget_s or not history):
+        while not status and step < plan.steps and (spent() < plan.budget_s or not history):
             objective = Objective(
                 self.problem,
                 self.network,
@@ -332,8 +368,13 @@ class _Loop:
                 break
             if self.sampler is not None and len(history) % plan.adapt == 0:
                 self._adapt(theta)
-        if status == "budget" and step >= plan.steps:
-            message = f"Training stopped at its budget of {plan.steps} steps."
+            if keeper is not None:
+                keeper.keep(state)
+        if not status:
+            limit = f"{plan.steps} steps" if step >= plan.steps else f"{plan.budget_s:g} CPU seconds"
+            status, message = "budget", f"Training stopped at its budget of {limit}."
+        if keeper is not None and not (kept and kept["status"]):
+            keeper.end(state())
         return Solution(self.problem, self.network, best_theta, status, message, self.seed, tuple(history))
 
     def _adapt(self, theta: torch.Tensor) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gliodil.data.patient import load_patient
+from gliodil.inference import checkpoint
 from gliodil.inference.config import FitConfig
 from gliodil.pipeline import plan_patient
 
@@ -45,6 +48,36 @@ def test_report_shows_the_comparison_and_cites_the_method(planned: Path) -> None
     assert "2305.18702" in page
     assert "Levenberg–Marquardt steps" in page
     assert (planned / "figures" / "comparison.png").is_file()
+
+
+def test_a_network_that_had_ended_is_not_trained_again(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan is interrupted while the discrete loss is minimized, for the comparison."""
+    monkeypatch.setattr(checkpoint, "Checkpoint", partial(checkpoint.Checkpoint, interval_s=0))
+    config, out = replace(SHORT, network_width=4, network_depth=1, network_budget_s=1.0), tmp_path / "out"
+    seen: list[str] = []
+
+    def interrupt(stage: str, done: int, _: float) -> None:
+        seen.append(stage)
+        if stage.startswith("parameters") and done > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan_patient(load_patient(original), out, config=config, progress=interrupt)
+    assert "network" in seen
+    names = {".out.odil.checkpoint.npz", ".out.pinn.checkpoint.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    trained = len([stage for stage in seen if stage == "network"])
+    seen.clear()
+    planned = plan_patient(
+        load_patient(original), out, config=config, resume=True, progress=lambda stage, *_: seen.append(stage)
+    )
+    assert "network" not in seen
+    assert any(stage.startswith("parameters") for stage in seen)
+    assert planned.fit is not None
+    assert len(planned.fit.history.total) == trained
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_the_discrete_loss_is_compared_with_nothing(planned_once, planned: Path) -> None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from killed import kill_in_the_fit
 
 from gliodil.cohort.status import locked, read_status, write_status
 
@@ -203,28 +200,16 @@ def test_a_patient_under_way_elsewhere_is_waited_for_and_not_done_twice(copied, 
 
 
 def test_a_run_killed_at_any_moment_is_taken_up_again_with_the_same_result(planned, cohort, tmp_path):
-    """kill -9 of the runner and of all it started, in the middle of a patient."""
+    """kill -9 of the runner and of all it started, in the middle of a fit, which is then continued."""
     source, out = planned[0] / "in", tmp_path / "out"
-    command = [sys.executable, "-m", "gliodil", "cohort", str(source), str(out), "participant"]
-    runner = subprocess.Popen(
-        [*command, *map(str, QUICK), "--only", "good"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        status = read_status(out / "good") or {}
-        if status.get("stage") not in (None, "load"):
-            break
-        time.sleep(0.05)
-    os.killpg(runner.pid, signal.SIGKILL)
-    runner.wait(timeout=60)
+    kill_in_the_fit("cohort", source, out, "participant", *QUICK, "--only", "good", times=9)
     assert read_status(out / "good")["state"] == "running"
     assert not (out / "good/report.html").exists()
+    assert (out / ".good.odil.checkpoint.npz").exists()
     # As if the folder had been half written, which takes luck to hit.
-    (out / f".good.partial-{runner.pid}").mkdir(exist_ok=True)
+    (out / ".good.partial-1").mkdir(exist_ok=True)
     assert cohort(source, out, "participant", *QUICK, "--only", "good").code == 0
+    assert "an interrupted fit is continued" in (out / "good/run.log").read_text("utf-8")
     assert not list(out.glob(".*"))
     masks = sorted((planned[0] / "out/good").glob("*.nii.gz"))
     assert len(masks) == 6

@@ -31,6 +31,7 @@ from gliodil.pde.odil.problem import (
     add_scaled,
     dot,
 )
+from gliodil.pde.resume import State
 
 LARGEST_DAMPING = 1e8
 ROUND_OFF = 1e-13
@@ -87,16 +88,31 @@ def gauss_newton(
     landscape: LinearizedLandscape, x0: Point, options: GaussNewtonOptions, record: Recorder
 ) -> Minimum:
     """Minimize from x0; never raises on numerical trouble, the status says what happened."""
-    before, mu, quiet = record.evaluations, 0.0, 0
-    x = x0
-    here = landscape.at(x)
-    record.evaluations += 1
+    kept = record.begin(record.stage)
+    if kept is not None and "minimum" in kept:
+        return Minimum(**kept["minimum"])
+    if kept is not None:
+        before = record.evaluations - kept["spent"]
+        x, mu, quiet = (kept.pop(name) for name in ("x", "mu", "quiet"))
+        here = landscape.at(x)
+    else:
+        before, mu, quiet = record.evaluations, 0.0, 0
+        x = x0
+        here = landscape.at(x)
+        record.evaluations += 1
     status: Status = "iteration_limit"
     message = f"Stopped after {options.max_evaluations} gradients; the loss was still falling."
     if not math.isfinite(here.value):
-        return Minimum(x, here.value, here.terms, "diverged", "The loss is not finite at the start.", 1)
-    record(here.value)
+        message = "The loss is not finite at the start."
+        return record.ended(Minimum(x, here.value, here.terms, "diverged", message, 1))
+    if kept is None:
+        record(here.value)
+
+    def state() -> State:
+        return {"x": x, "mu": mu, "quiet": quiet, "spent": record.evaluations - before}
+
     while record.evaluations - before < options.max_evaluations:
+        record.keep(state)
         g = here.gradient()
         if dot(g, g) == 0:
             status, message = "converged", "Converged: the gradient is zero."
@@ -140,7 +156,7 @@ def gauss_newton(
         if mu > LARGEST_DAMPING:
             status, message = "stalled", "No damped step lowers the loss any further."
             break
-    return Minimum(x, here.value, here.terms, status, message, record.evaluations - before)
+    return record.ended(Minimum(x, here.value, here.terms, status, message, record.evaluations - before))
 
 
 def _step(

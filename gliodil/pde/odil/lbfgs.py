@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from gliodil.pde.odil.problem import Landscape, Minimum, Point, Recorder, Status, add_scaled, dot
+from gliodil.pde.resume import State
 
 ARMIJO = 1e-4
 CURVATURE = 1e-10
@@ -50,30 +51,48 @@ class LBFGSOptions:
 
 def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Recorder) -> Minimum:
     """Minimize; never raises on numerical trouble, the status says what happened."""
-    before = record.evaluations
-    x = [t.detach().clone() for t in x0]
+    kept = record.begin(record.stage)
+    if kept is not None and "minimum" in kept:
+        return Minimum(**kept["minimum"])
+    if kept is not None:
+        before = record.evaluations - int(kept["spent"])
+        x, g, value, terms, quiet = (kept.pop(name) for name in ("x", "g", "value", "terms", "quiet"))
+        pairs = _Pairs.of(kept["pairs"], x)
+    else:
+        before = record.evaluations
+        x = [t.detach().clone() for t in x0]
+        here = landscape.at(x)
+        record.evaluations += 1
+        value, terms = here.value, here.terms
+        if not math.isfinite(value):
+            diverged = "The loss is not finite at the start."
+            return record.ended(Minimum(x, value, terms, "diverged", diverged, 1))
+        record(value)
+        g = here.gradient()
+        del here
+        pairs = _Pairs(x, options.memory)
+        pairs.start(g)
+        quiet = 0
     trial = [torch.empty_like(t) for t in x]
-    here = landscape.at(x)
-    record.evaluations += 1
-    if not math.isfinite(here.value):
-        return Minimum(x, here.value, here.terms, "diverged", "The loss is not finite at the start.", 1)
-    record(here.value)
-    g = here.gradient()
-    pairs = _Pairs(x, options.memory)
-    pairs.start(g)
-    quiet = 0
     status: Status = "iteration_limit"
     message = f"Stopped at the limit of {options.max_evaluations} gradients; the loss was still falling."
 
     def spent() -> int:
         return record.evaluations - before
 
+    def state() -> State:
+        return {
+            "x": x, "g": g, "value": value, "terms": dict(terms), "quiet": quiet, "spent": spent(),
+            "pairs": pairs.state(),
+        }  # fmt: skip
+
     while spent() < options.max_evaluations:
+        record.keep(state)
         d, slope = pairs.direction(g, options.curvature)
         if slope >= 0:
             pairs.clear()
             d, slope = pairs.direction(g, options.curvature)
-        quiet = quiet + 1 if -0.5 * slope <= options.tolerance * max(abs(here.value), 1e-300) else 0
+        quiet = quiet + 1 if -0.5 * slope <= options.tolerance * max(abs(value), 1e-300) else 0
         if quiet >= 3 or slope == 0:
             status = "converged"
             message = (
@@ -86,10 +105,10 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
         while spent() < options.max_evaluations:
             there = landscape.at(add_scaled(x, d, step, out=trial))
             record.evaluations += 1
-            if math.isfinite(there.value) and there.value <= here.value + ARMIJO * step * slope:
+            if math.isfinite(there.value) and there.value <= value + ARMIJO * step * slope:
                 accepted = there
                 break
-            step = _shorter(step, slope, here.value, there.value)
+            step = _shorter(step, slope, value, there.value)
             if step < 1e-10:
                 break
         if accepted is None:
@@ -101,12 +120,12 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
             status, message = "stalled", "No step along the gradient decreases the loss any further."
             break
 
-        here = accepted
-        g_new = here.gradient()
+        value, terms = accepted.value, accepted.terms
+        g_new = accepted.gradient()
         pairs.append_difference(trial, x, g_new, g)
         x, trial, g = trial, x, g_new
-        record(here.value)
-    return Minimum(x, here.value, here.terms, status, message, spent())
+        record(value)
+    return record.ended(Minimum(x, value, terms, status, message, spent()))
 
 
 class _Pairs:
@@ -122,6 +141,20 @@ class _Pairs:
         self.with_g = torch.zeros(2 * memory, dtype=torch.float64)
         self.g_g = 0.0
         self.d = [torch.empty_like(t) for t in like]
+
+    @classmethod
+    def of(cls, state: State, like: Point) -> _Pairs:
+        """Return the pairs of a kept state, without copying them."""
+        pairs = cls.__new__(cls)
+        pairs.memory = state["rows"][0].shape[0] // 2
+        for name in ("count", "next", "rows", "gram", "with_g", "g_g"):
+            setattr(pairs, name, state[name])
+        pairs.d = [torch.empty_like(t) for t in like]
+        return pairs
+
+    def state(self) -> State:
+        """Return what ``of`` takes."""
+        return {name: getattr(self, name) for name in ("count", "next", "rows", "gram", "with_g", "g_g")}
 
     def __len__(self) -> int:
         return self.count

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 
+from gliodil.pde.resume import Keeper, State
+
 Point = list[torch.Tensor]
 Status = Literal["converged", "iteration_limit", "stalled", "diverged"]
 _CHUNK = 1 << 14
@@ -54,19 +56,52 @@ class Landscape(Protocol):
 
 @dataclass
 class Recorder:
-    """Counts gradient evaluations and keeps the loss curve; calls ``progress`` after each entry."""
+    """Counts gradient evaluations and keeps the loss curve; calls ``progress`` after each entry.
+
+    It is the ``Keeper`` of the loops it is given to: what it has recorded is kept and restored with their states.
+    """
 
     progress: Callable[[str, int, float], None] | None = None
     stage: str = ""
     evaluations: int = 0
     started: float = field(default_factory=time.perf_counter)
     rows: list[tuple[int, float, float, str]] = field(default_factory=list)
+    keeper: Keeper | None = None
 
     def __call__(self, value: float) -> None:
         """Record one accepted point."""
         self.rows.append((self.evaluations, time.perf_counter() - self.started, value, self.stage))
         if self.progress is not None:
             self.progress(self.stage, self.evaluations, value)
+
+    def begin(self, loop: str) -> State | None:
+        """Return what is known of the loop that begins now; None: nothing."""
+        state = None if self.keeper is None else self.keeper.begin(loop)
+        if state is not None:
+            own = state["record"]
+            self.evaluations = own["evaluations"]
+            self.rows = [(n, seconds, value, stage) for n, seconds, value, stage in own["rows"]]
+            self.started = time.perf_counter() - own["seconds"]
+        return state
+
+    def keep(self, state: Callable[[], State]) -> None:
+        """Have the loop's state kept if it is time to."""
+        if self.keeper is not None:
+            self.keeper.keep(lambda: {**state(), "record": self._own()})
+
+    def end(self, state: State) -> None:
+        """Have it kept how the loop ended."""
+        if self.keeper is not None:
+            self.keeper.end({**state, "record": self._own()})
+
+    def ended(self, found: Minimum) -> Minimum:
+        """Have it kept how an optimizer ended; return that."""
+        self.end({"minimum": dict(vars(found))})
+        return found
+
+    def _own(self) -> State:
+        seconds = time.perf_counter() - self.started
+        return {"evaluations": self.evaluations, "seconds": seconds, "rows": list(self.rows)}
 
     def count(self, objective: Objective) -> Objective:
         """Return the objective with its evaluations counted."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from gliodil.pde.resume import State
 from gliodil.sampling.objective import Objective
 
 
@@ -58,6 +59,14 @@ class LevenbergMarquardt:
 
     def reset(self) -> None:
         """Take note that the points have changed (damping is kept)."""
+
+    def state(self) -> State:
+        """Return the damping and how fast it grows."""
+        return {"damping": self.damping, "growth": self.growth}
+
+    def restore(self, state: State) -> None:
+        """Go on with this damping."""
+        self.damping, self.growth = state["damping"], state["growth"]
 
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
         """Return the next θ, its loss and whether it moved."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from gliodil.errors import InputError
+from gliodil.pde.resume import State, resumable
 from gliodil.sampling.domain import Box
 from gliodil.sampling.laws import Law, MixtureLaw, UniformLaw
 from gliodil.sampling.residual_map import SquaredResidual
@@ -61,6 +62,23 @@ class DefensiveSampler(Redrawing):
         self.inner.update(squared_residual, generator=generator)
         if self.history > 0:
             self.earlier = [*self.earlier, before][-self.memory :]
+        self.law = self._mixed()
+
+    def state(self) -> State:
+        """Return that of the inner sampler.
+
+        Raises
+        ------
+        InputError
+            If that has none, or earlier laws are part of the mixture.
+        """
+        if self.history > 0:
+            raise InputError("A mixture with earlier laws cannot be continued after an interruption.")
+        return resumable(self.inner).state()
+
+    def restore(self, state: State) -> None:
+        """Go back to a state of the inner sampler."""
+        resumable(self.inner).restore(state)
         self.law = self._mixed()
 
     def _mixed(self) -> MixtureLaw:

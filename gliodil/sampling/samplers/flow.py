@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from gliodil.errors import InputError, NumericsError
+from gliodil.pde.resume import State, adam_state, restore_adam
 from gliodil.sampling.cells import CellLaw
 from gliodil.sampling.domain import Box
 from gliodil.sampling.flows.base import Flow, FlowLaw
@@ -138,6 +139,20 @@ class FlowSampler(Redrawing):
                 )
             self.optimizer.step()
         self.law = FlowLaw(self.flow, self.box, dtype=self.dtype, quasi_random=self.quasi_random)
+
+    def state(self) -> State:
+        """Return the flow and what its optimizer has gathered."""
+        weights = dict(self.flow.state_dict())
+        return {"flow": weights, "adam": adam_state(self.optimizer), "prepared": self.prepared}
+
+    def restore(self, state: State) -> None:
+        """Go back to a state."""
+        self.prepared = state["prepared"]
+        if self.prepared:
+            self.flow.to(next(iter(state["flow"].values())).device)
+            self.flow.load_state_dict(state["flow"])
+            restore_adam(self.optimizer, state["adam"])
+            self.law = FlowLaw(self.flow, self.box, dtype=self.dtype, quasi_random=self.quasi_random)
 
     def _score_loss(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gliodil.pde.resume import State
 from gliodil.sampling.domain import Box
 from gliodil.sampling.laws import UniformLaw, sobol
 from gliodil.sampling.points import Points
@@ -27,6 +28,13 @@ class UniformSampler:
 
     def update(self, squared_residual: SquaredResidual, *, generator: torch.Generator) -> None:
         """Do nothing: these points do not adapt."""
+
+    def state(self) -> State:
+        """Return nothing."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Do nothing."""
 
 
 class SobolSampler(UniformSampler):
