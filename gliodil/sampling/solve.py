@@ -70,7 +70,7 @@ class Schedule:
     patience
         Stop as ``stalled`` after this many draws without a better validation residual.
     adapt
-        Draws between two updates of the sampler.
+        Draws between two updates of the sampler; 0 leaves it as `prepare` made it.
     prepare
         Updates of the sampler before the first step, on the residual of u = G (the last layer is zero then): in
         many dimensions a random network would hide a localized source. The network's first layer is then drawn
@@ -95,8 +95,10 @@ class Schedule:
             raise InputError(
                 "kappa and defensive must lie in [0, 1].", found=f"{self.kappa} and {self.defensive}"
             )
-        if min(self.steps, self.condition_points, self.resample, self.validation, self.adapt) < 1:
+        if min(self.steps, self.condition_points, self.resample, self.validation) < 1:
             raise InputError("Counts of steps and points must be at least 1.")
+        if self.adapt < 0 or self.prepare < 0:
+            raise InputError("Counts of updates must not be negative.", found=f"{self.adapt}, {self.prepare}")
 
 
 @dataclass(frozen=True)
@@ -330,7 +332,7 @@ class _Loop:
                     f"No better validation residual than {best:.1e} for {since} draws.",
                 )
                 break
-            if self.sampler is not None and len(history) % plan.adapt == 0:
+            if plan.adapt and len(history) % plan.adapt == 0:
                 self._adapt(theta)
         if status == "budget" and step >= plan.steps:
             message = f"Training stopped at its budget of {plan.steps} steps."
