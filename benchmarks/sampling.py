@@ -12,8 +12,8 @@ residual would choose at that time.
 
 Samplers and optimizers that are not named are the problem's own (`SETTINGS`).
 
-Optimizers are those of `gliodil.sampling.optimizers` on the problem's network, and ``local``: growing local bases. Peers are
-``deepxde-adam`` (tanh network, uniform points) and ``deepxde-lbfgs`` (Adam for half the time, then L-BFGS).
+Optimizers are those of `gliodil.sampling.optimizers` on the problem's network, and ``local``: growing local bases.
+Peers are ``deepxde-adam`` (tanh network, uniform points) and ``deepxde-lbfgs`` (Adam for half the time, then L-BFGS).
 """
 
 from __future__ import annotations

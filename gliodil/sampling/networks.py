@@ -27,7 +27,6 @@ import torch
 from gliodil.errors import InputError
 from gliodil.sampling.domain import Box
 
-
 # σ and its first three derivatives at z₀.
 Sigma = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

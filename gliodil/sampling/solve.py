@@ -3,7 +3,8 @@
     repeat   q ← a/|Ω| + (1 - a) p          the defensive mixture; p is the sampler's law
              N interior points from q, fresh points of each soft condition
              `resample` steps on F(θ)        (`objective`)
-             validate: the same weighted mean on other points, plus the conditions
+             validate: the same weighted mean on other points, plus the conditions;
+             a thousand times the best: back to the best θ, with shorter steps
              p adapts to r²
 
 The loss on the training points is no error indicator: networks learn to be small between them. What is reported,
@@ -29,6 +30,9 @@ from gliodil.sampling.points import Points, Sampler
 from gliodil.sampling.problems.problem import Problem
 
 STATUSES = ("converged", "stalled", "diverged", "budget")
+# A validation residual this many times the best one sends θ back; so many times without gain between, it has diverged.
+HARM = 1e3
+RETREATS = 10
 
 
 class Optimizer(Protocol):
@@ -36,6 +40,10 @@ class Optimizer(Protocol):
 
     def reset(self) -> None:
         """Take note that the points have changed."""
+        ...
+
+    def retreat(self) -> None:
+        """Take note that θ went back to an earlier one: the last steps did harm, the next ones are to be shorter."""
         ...
 
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
@@ -271,7 +279,7 @@ class _Loop:
         plan, theta = self.plan, self._start(start)
         history: list[Record] = []
         best, best_theta, since = math.inf, theta, 0
-        step, idle, looked = 0, 0, 0.0
+        step, idle, retreats, looked = 0, 0, 0, 0.0
         cpu, wall = time.process_time(), time.monotonic()
         status, message = "budget", f"Training stopped at its budget of {plan.budget_s:g} CPU seconds."
 
@@ -309,17 +317,18 @@ class _Loop:
             history.append(Record(step, spent(), now, loss, validation, error, mse, scalars))
             if progress is not None:
                 progress(history[-1])
-            if not (math.isfinite(loss) and math.isfinite(validation)):
-                status, message = "diverged", f"The residual stopped being finite at step {step}."
-                break
-            if validation > 1e8 * max(best, 1e-300) and validation > 1e3 * history[0].validation:
-                status, message = (
-                    "diverged",
-                    f"The validation residual grew to {validation:.1e} at step {step}.",
-                )
-                break
+            finite = math.isfinite(loss) and math.isfinite(validation)
+            if not finite or validation > HARM * best:
+                retreats += 1
+                if math.isinf(best) or retreats > RETREATS:
+                    how = f"grew to {validation:.1e}" if finite else "stopped being finite"
+                    status, message = "diverged", f"The validation residual {how} at step {step}."
+                    break
+                theta = best_theta.clone()
+                self.optimizer.retreat()
+                continue
             if validation < best:
-                best, best_theta, since = validation, theta.clone(), 0
+                best, best_theta, since, retreats = validation, theta.clone(), 0, 0
             else:
                 since += 1
             if best <= plan.tolerance:

@@ -10,9 +10,9 @@ weights of inverse distance (transfinite interpolation),
 
 which near face i is gᵢ, as wᵢ is unbounded there (both faces of an axis have the same g here).
 
-Points drawn uniformly see u ≈ 0 only, so the evaluation law is stated: one half of the test points follows a density proportional to u itself (normal, variance 1/20
-in every coordinate, inside the box), the other half is uniform; the error is the root mean square difference over all
-of them relative to the root mean square of u over the same points.
+Points drawn uniformly see u ≈ 0 only, so the evaluation law is stated: one half of the test points follows a density
+proportional to u itself (normal, variance 1/20 in every coordinate, inside the box), the other half is uniform; the
+error is the root mean square difference over all of them relative to the root mean square of u over the same points.
 """
 
 from __future__ import annotations
