@@ -10,8 +10,10 @@ residual would choose at that time.
     python benchmarks/sampling.py --samplers aas uniform h1 --optimizers lm-varpro --problems one-peak
     python benchmarks/sampling.py --tables                               # print and plot what is there, run nothing
 
-Optimizers are those of `gliodil.sampling.optimizers` on a tanh network, and ``local``: growing local bases. Peers are
-``deepxde-adam`` (tanh network, uniform points) and ``deepxde-lbfgs`` (Adam for half the time, then L-BFGS).
+Samplers and optimizers that are not named are the problem's own (`SETTINGS`).
+
+Optimizers are those of `gliodil.sampling.optimizers` on the problem's network, and ``local``: growing local bases.
+Peers are ``deepxde-adam`` (tanh network, uniform points) and ``deepxde-lbfgs`` (Adam for half the time, then L-BFGS).
 """
 
 from __future__ import annotations
@@ -39,23 +41,34 @@ from gliodil.sampling.problems.problem import Problem
 from gliodil.sampling.solve import Record, Schedule, solve
 
 SAMPLERS = ("uniform", "sobol", "rar", "rar-d", "rad", "r3", "failure-informed", "das-g", "das-r", "aas")
-SAMPLERS += ("aas-logit", "h1", "smc")
+SAMPLERS += ("aas-logit", "h1", "smc", "ladder")
 PEERS = ("deepxde-adam", "deepxde-lbfgs")
 LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-9)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What suits a problem: the network, CPU seconds, the loop's settings."""
+    """What suits a problem: the network, CPU seconds, the loop's settings, and what is run if nothing is named."""
 
     hidden: tuple[int, ...] = (20, 20)
     first_scale: float = 2.0
     budget_s: float = 60.0
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    activation: str = "tanh"
+    samplers: tuple[str, ...] = ("uniform", "rad", "aas", "h1")
+    optimizers: tuple[str, ...] = ("lm-varpro", "local")
 
 
-# The norm over the box sees u = 0 only, and harmonic functions are held by the boundary alone.
-HIGH_DIMENSIONAL = {"kappa": 0.0, "points": 5000, "condition_points": 3000, "defensive": 0.2, "prepare": 25}
+# All scales between the bump and the faces, held evenly: the ladder of the first residual, and κ = 4/d.
+HIGH_DIMENSIONAL = Setting(
+    (20, 10, 10),
+    2.0,
+    300.0,
+    {"kappa": 0.4, "points": 6000, "defensive": 0.1, "prepare": 1, "adapt": 0},
+    "softplus",
+    ("ladder", "uniform"),
+    ("lm",),
+)
 
 SETTINGS = {
     "poisson": Setting((16, 16), budget_s=60.0),
@@ -63,12 +76,12 @@ SETTINGS = {
     "two-peaks": Setting((20, 20, 20), 10.0, budget_s=120.0),
     "nine-peaks": Setting((20, 20, 20), 10.0, budget_s=120.0),
     "ring-layer": Setting((16, 16, 16), 4.0),
-    "burgers": Setting((12, 12, 12)),
+    "burgers": Setting((12, 12, 12), samplers=("rad", "uniform"), optimizers=("lm",)),
     "allen-cahn": Setting((16, 16, 16)),
     "helmholtz": Setting((20, 20), 4.0),
     "fisher-kpp": Setting((12, 12, 12)),
-    "bump-linear": Setting((20, 20), 5.0, 300.0, HIGH_DIMENSIONAL),
-    "bump-nonlinear": Setting((20, 20), 5.0, 300.0, HIGH_DIMENSIONAL),
+    "bump-linear": HIGH_DIMENSIONAL,
+    "bump-nonlinear": HIGH_DIMENSIONAL,
     "moving-peak": Setting((20, 20, 20), 4.0),
     "disk": Setting((16, 16)),
 }
@@ -107,8 +120,8 @@ def jobs(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
             dimension = PROBLEMS[problem]().box.dimension
             methods = [
                 f"{sampler} + {optimizer}"
-                for optimizer in options.optimizers
-                for sampler in options.samplers
+                for optimizer in options.optimizers or setting.optimizers
+                for sampler in options.samplers or setting.samplers
                 if not (sampler == "h1" and dimension > 3) and not (optimizer == "local" and dimension > 3)
             ]
             for method in [*methods, *options.peers]:
@@ -157,7 +170,12 @@ def own(problem: Problem, setting: Setting, job: Mapping[str, Any]) -> dict[str,
         schedule = {"patience": 100_000, "resample": RESAMPLE[optimizer]} | dict(setting.schedule)
         found = solve(
             problem,
-            network=MLP(problem.box, setting.hidden, first_scale=setting.first_scale),
+            network=MLP(
+                problem.box,
+                setting.hidden,
+                first_scale=setting.first_scale,
+                activation=setting.activation,
+            ),
             sampler=sampler,
             optimizer=OPTIMIZERS[optimizer](),
             schedule=Schedule(budget_s=job["budget_s"], **schedule),
@@ -373,14 +391,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="NAME")
     parser.add_argument(
-        "--samplers", nargs="+", choices=SAMPLERS, default=["uniform", "rad", "aas", "h1"], metavar="NAME"
+        "--samplers", nargs="+", choices=SAMPLERS, metavar="NAME", help="the problem's own if not given"
     )
     parser.add_argument(
         "--optimizers",
         nargs="+",
         choices=[*OPTIMIZERS, "local"],
-        default=["lm-varpro", "local"],
         metavar="NAME",
+        help="the problem's own if not given",
     )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, … (5)")

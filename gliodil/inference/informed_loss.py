@@ -36,8 +36,8 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Five chang
 4. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of its own curvature
    (‖y‖² in the coordinates of ``variables``), instead of the hinges.
 
-5. *Fronts of the grid.* Cells of 2 mm carry fronts too fast and too far; the grid gets rates with which they travel as on
-   voxels of 1 mm (``pde.lattice``). All other terms are the reference's.
+5. *Fronts of the grid.* Cells of 2 mm carry fronts too fast and too far; the grid gets rates with which they travel as
+   on voxels of 1 mm (``pde.lattice``). All other terms are the reference's.
 """
 
 from __future__ import annotations

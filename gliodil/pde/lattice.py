@@ -99,7 +99,7 @@ def _decay(ratio: torch.Tensor, h: float) -> torch.Tensor:
     """
     q = ratio * (h**2 / 2)
     value = float(q.detach())
-    x = brentq(
+    x: float = brentq(
         lambda x: x * math.sinh(x) - math.cosh(x) + 1 - value,
         0.0,
         min(math.sqrt(2 * value), 2 + math.log1p(value)) * (1 + 1e-9),
@@ -125,7 +125,7 @@ def _decay_at_speed(speed_per_rate: torch.Tensor, h: float) -> torch.Tensor:
         top, bottom = parts(x)
         return top - value * bottom
 
-    x = brentq(excess, (1 - 1e-9) / value, (2 + 1e-9) / value, xtol=1e-14, rtol=1e-14)
+    x: float = brentq(excess, (1 - 1e-9) / value, (2 + 1e-9) / value, xtol=1e-14, rtol=1e-14)
     top, bottom = parts(x)
     slope = math.cosh(x) / bottom - top * x * math.cosh(x) / bottom**2
     return (x + (target - value) / slope) / h

@@ -18,6 +18,7 @@ Parameters are one flat vector θ; the weights of the last layer, in which the n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ import torch
 
 from gliodil.errors import InputError
 from gliodil.sampling.domain import Box
+
+# σ and its first three derivatives at z₀.
+Sigma = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ class MLP:
     first_scale
         Standard deviation of the first layer's weights: about 1/(half the width of the finest feature, as a
         fraction of the box's half extent). Its hyperplanes start uniform over the box.
+    activation
+        ``tanh``, or ``softplus``, which is log(1 + eᶻ). Layers of tanh saturate and switch on and off again far from
+        where points lie; softplus only grows. Prefer it in many dimensions.
     residual
         Add each hidden layer's input to its output where widths agree.
     fourier
@@ -107,6 +114,7 @@ class MLP:
     box: Box
     hidden: tuple[int, ...] = (20, 20)
     first_scale: float = 2.0
+    activation: str = "tanh"
     residual: bool = False
     fourier: int = 0
     fourier_scale: float = math.pi
@@ -115,6 +123,10 @@ class MLP:
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError("A network needs hidden layers of at least one neuron.", found=f"{self.hidden}")
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                "There is no such activation.", expected=", ".join(ACTIVATIONS), found=self.activation
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -165,16 +177,16 @@ class MLP:
         """Evaluate all streams at x (N, d)."""
         h = self._enter(x, coefficients)
         layers = self._split(theta)
-        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+        kept: list[tuple[torch.Tensor, torch.Tensor, Sigma | None]] = []
         for index, (weight, bias) in enumerate(layers):
             z = h @ weight.T
             z[0] += bias
             if index == len(layers) - 1:
                 kept.append((h, z, None))
                 return Tape(z[..., 0], (kept, coefficients))
-            t = z[0].tanh()
-            a = _activate(z, coefficients, t, *_tanh_derivatives(t))
-            kept.append((h, z, t))
+            sigma = ACTIVATIONS[self.activation](z[0])
+            a = _activate(z, coefficients, *sigma)
+            kept.append((h, z, sigma))
             h = h + a if self._skips(index) else a
         raise AssertionError("a network has a last layer")
 
@@ -187,7 +199,7 @@ class MLP:
             h = torch.cat([z.sin(), z.cos()], -1)
         *layers, (last, bias) = self._split(theta)
         for index, (weight, shift) in enumerate(layers):
-            a = (h @ weight.T + shift).tanh()
+            a = ACTIVATIONS[self.activation](h @ weight.T + shift)[0]
             h = h + a if self._skips(index) else a
         return (h @ last.T + bias)[:, 0]
 
@@ -233,11 +245,11 @@ class MLP:
         bar = adjoint[..., None]
         for index in range(len(layers) - 1, -1, -1):
             weight, _ = layers[index]
-            h, z, t = kept[index]
+            h, z, sigma = kept[index]
             passed = None
-            if t is not None:
+            if sigma is not None:
                 passed = bar if self._skips(index) else None
-                bar = _activate_adjoint(bar, z, coefficients, *_tanh_derivatives(t))
+                bar = _activate_adjoint(bar, z, coefficients, *sigma[1:])
             found.append((offsets[index], (weight.shape[0], weight.shape[1]), bar, h))
             if index:
                 bar = bar @ weight if passed is None else bar @ weight + passed
@@ -286,9 +298,19 @@ class MLP:
         return layers
 
 
-def _tanh_derivatives(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _tanh(z: torch.Tensor) -> Sigma:
+    t = z.tanh()
     first = 1 - t * t
-    return first, -2 * t * first, first * (6 * t * t - 2)
+    return t, first, -2 * t * first, first * (6 * t * t - 2)
+
+
+def _softplus(z: torch.Tensor) -> Sigma:
+    s, without = z.sigmoid(), (-z).sigmoid()
+    second = s * without
+    return torch.logaddexp(z, torch.zeros_like(z)), s, second, second * (without - s)
+
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], Sigma]] = {"tanh": _tanh, "softplus": _softplus}
 
 
 def _activate(

@@ -3,7 +3,8 @@
     repeat   q ← a/|Ω| + (1 - a) p          the defensive mixture; p is the sampler's law
              N interior points from q, fresh points of each soft condition
              `resample` steps on F(θ)        (`objective`)
-             validate: the same weighted mean on other points, plus the conditions
+             validate: the same weighted mean on other points, plus the conditions;
+             a thousand times the best: back to the best θ, with shorter steps
              p adapts to r²
 
 The loss on the training points is no error indicator: networks learn to be small between them. What is reported,
@@ -30,6 +31,9 @@ from gliodil.sampling.points import Points, Sampler
 from gliodil.sampling.problems.problem import Problem
 
 STATUSES = ("converged", "stalled", "diverged", "budget")
+# A validation residual this many times the best one sends θ back; so many times without gain between, it has diverged.
+HARM = 1e3
+RETREATS = 10
 
 
 class Optimizer(Protocol):
@@ -37,6 +41,10 @@ class Optimizer(Protocol):
 
     def reset(self) -> None:
         """Take note that the points have changed."""
+        ...
+
+    def retreat(self) -> None:
+        """Take note that θ went back to an earlier one: the last steps did harm, the next ones are to be shorter."""
         ...
 
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
@@ -71,7 +79,7 @@ class Schedule:
     patience
         Stop as ``stalled`` after this many draws without a better validation residual.
     adapt
-        Draws between two updates of the sampler.
+        Draws between two updates of the sampler; 0 leaves it as `prepare` made it.
     prepare
         Updates of the sampler before the first step, on the residual of u = G (the last layer is zero then): in
         many dimensions a random network would hide a localized source. The network's first layer is then drawn
@@ -96,8 +104,10 @@ class Schedule:
             raise InputError(
                 "kappa and defensive must lie in [0, 1].", found=f"{self.kappa} and {self.defensive}"
             )
-        if min(self.steps, self.condition_points, self.resample, self.validation, self.adapt) < 1:
+        if min(self.steps, self.condition_points, self.resample, self.validation) < 1:
             raise InputError("Counts of steps and points must be at least 1.")
+        if self.adapt < 0 or self.prepare < 0:
+            raise InputError("Counts of updates must not be negative.", found=f"{self.adapt}, {self.prepare}")
 
 
 @dataclass(frozen=True)
@@ -295,13 +305,23 @@ class _Loop:
                 for _ in range(plan.prepare):
                     self._adapt(theta)
                 theta = self._start(None, through=self.draw(1000).x)
-            best_theta, best, since, step, idle = theta, math.inf, 0, 0, 0
+            best_theta, best, since, step, idle, retreats = theta, math.inf, 0, 0, 0, 0
             history: list[Record] = []
             status, message = "", ""
         else:
-            theta, best_theta, best, since, step, idle, status, message = (
+            theta, best_theta, best, since, step, idle, retreats, status, message = (
                 kept[name]
-                for name in ("theta", "best_theta", "best", "since", "step", "idle", "status", "message")
+                for name in (
+                    "theta",
+                    "best_theta",
+                    "best",
+                    "since",
+                    "step",
+                    "idle",
+                    "retreats",
+                    "status",
+                    "message",
+                )
             )
             history = [Record(**{**entry, "scalars": tuple(entry["scalars"])}) for entry in kept["history"]]
             cpu, wall = cpu - kept["cpu_s"], wall - kept["wall_s"]
@@ -312,8 +332,9 @@ class _Loop:
         def state() -> State:
             return {
                 "theta": theta, "best_theta": best_theta, "best": best, "since": since, "step": step,
-                "idle": idle, "status": status, "message": message, "history": [asdict(r) for r in history],
-                "cpu_s": spent(), "wall_s": time.monotonic() - wall, "generator": self.generator.get_state(),
+                "idle": idle, "retreats": retreats, "status": status, "message": message,
+                "history": [asdict(r) for r in history], "cpu_s": spent(), "wall_s": time.monotonic() - wall,
+                "generator": self.generator.get_state(),
                 "parts": [part.state() for part in parts],
             }  # fmt: skip
 
@@ -343,17 +364,18 @@ class _Loop:
             history.append(Record(step, spent(), now, loss, validation, error, mse, scalars))
             if progress is not None:
                 progress(history[-1])
-            if not (math.isfinite(loss) and math.isfinite(validation)):
-                status, message = "diverged", f"The residual stopped being finite at step {step}."
-                break
-            if validation > 1e8 * max(best, 1e-300) and validation > 1e3 * history[0].validation:
-                status, message = (
-                    "diverged",
-                    f"The validation residual grew to {validation:.1e} at step {step}.",
-                )
-                break
+            finite = math.isfinite(loss) and math.isfinite(validation)
+            if not finite or validation > HARM * best:
+                retreats += 1
+                if math.isinf(best) or retreats > RETREATS:
+                    how = f"grew to {validation:.1e}" if finite else "stopped being finite"
+                    status, message = "diverged", f"The validation residual {how} at step {step}."
+                    break
+                theta = best_theta.clone()
+                self.optimizer.retreat()
+                continue
             if validation < best:
-                best, best_theta, since = validation, theta.clone(), 0
+                best, best_theta, since, retreats = validation, theta.clone(), 0, 0
             else:
                 since += 1
             if best <= plan.tolerance:
@@ -366,7 +388,7 @@ class _Loop:
                     f"No better validation residual than {best:.1e} for {since} draws.",
                 )
                 break
-            if self.sampler is not None and len(history) % plan.adapt == 0:
+            if plan.adapt and len(history) % plan.adapt == 0:
                 self._adapt(theta)
             if keeper is not None:
                 keeper.keep(state)

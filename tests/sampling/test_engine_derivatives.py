@@ -24,6 +24,7 @@ def networks() -> dict[str, object]:
     local = LocalBases(places, torch.full_like(places, 0.4))
     return {
         "mlp": MLP(BOX, (5, 4)),
+        "softplus": MLP(BOX, (5, 4), activation="softplus"),
         "residual": MLP(BOX, (5, 5, 5), residual=True),
         "fourier": MLP(BOX, (5,), fourier=3),
         "local": local,

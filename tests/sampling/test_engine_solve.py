@@ -22,7 +22,8 @@ from gliodil.sampling.points import Points
 from gliodil.sampling.problems.catalogue import PROBLEMS
 from gliodil.sampling.problems.disk import disk
 from gliodil.sampling.problems.poisson import poisson
-from gliodil.sampling.problems.problem import Condition, Problem
+from gliodil.sampling.problems.problem import Condition, Problem, values
+from gliodil.sampling.samplers.smc import SmcSampler
 from gliodil.sampling.solve import Schedule, solve
 
 LINE = Box((0.0,), (1.0,))
@@ -189,6 +190,64 @@ def test_divergence_is_a_status() -> None:
     assert "finite" in solution.message
 
 
+class Harmful:
+    """Levenberg-Marquardt that throws θ far away at some calls."""
+
+    def __init__(self, calls: range) -> None:
+        self.inner, self.calls, self.call, self.retreats = LevenbergMarquardt(), calls, 0, 0
+
+    def reset(self) -> None: ...
+
+    def retreat(self) -> None:
+        self.retreats += 1
+        self.inner.retreat()
+
+    def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
+        self.call += 1
+        if self.call in self.calls:
+            return theta + 1e9, 1.0, True
+        return self.inner.step(objective, theta)
+
+
+def test_harmful_steps_are_taken_back_and_do_not_end_a_run() -> None:
+    optimizer = Harmful(range(40, 60))
+    plan = Schedule(steps=100, resample=10, budget_s=20)
+    solution = solve(reaction(), network=MLP(LINE, (10,)), optimizer=optimizer, schedule=plan)
+    assert solution.status == "budget"
+    assert optimizer.retreats == 3  # draws that hold calls 40 to 59
+    before = min(record.validation for record in solution.history[:3])
+    assert solution.history[6].validation < 10 * before
+    assert solution.best.error < 1e-4
+
+
+def test_only_harmful_steps_are_divergence() -> None:
+    solution = solve(
+        reaction(),
+        network=MLP(LINE, (10,)),
+        optimizer=Harmful(range(11, 10_000)),
+        schedule=Schedule(steps=1000, resample=10, budget_s=20),
+    )
+    assert solution.status == "diverged"
+    assert "grew" in solution.message
+    assert solution.best.validation == solution.history[0].validation
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_every_optimizer_goes_on_after_a_retreat(name: str) -> None:
+    problem = poisson()
+    network = MLP(problem.box, (6,))
+    generator = torch.Generator().manual_seed(1)
+    theta = network.initial(generator=generator)
+    objective = Objective(problem, network, PlainUniform(problem.box).draw(100, generator=generator))
+    optimizer = OPTIMIZERS[name]()
+    optimizer.step(objective, theta)
+    optimizer.retreat()
+    first = objective.loss(theta)
+    for _ in range(5):
+        theta, _, _ = optimizer.step(objective, theta)
+    assert objective.loss(theta) < first
+
+
 def test_tolerance_and_patience_are_statuses() -> None:
     network = MLP(LINE, (8,))
     met = solve(reaction(), network=network, schedule=Schedule(tolerance=1e-1, budget_s=20))
@@ -259,7 +318,34 @@ def test_the_exact_solution_has_no_residual(name: str) -> None:
     assert float(r.abs().max()) < 2e-3 * float(size)
 
 
+def test_the_lift_of_the_bump_has_its_values_on_the_faces() -> None:
+    problem = PROBLEMS["bump-nonlinear"]()
+    x = problem.box.boundary(300, generator=torch.Generator().manual_seed(0)) * (1 - 1e-12)
+    torch.testing.assert_close(values(problem.lift, x), problem.exact(x), rtol=1e-8, atol=0)
+    assert float(values(problem.lift, torch.zeros(1, 10, dtype=torch.float64))) < 1e-4  # it knows no bump
+
+
+def test_ten_dimensions_are_solved_by_points_of_all_scales() -> None:
+    """Seconds of what takes minutes: on the way to 1e-3, where uniform points leave an error of 1."""
+    problem = PROBLEMS["bump-nonlinear"]()
+    solution = solve(
+        problem,
+        network=MLP(problem.box, (20, 10), activation="softplus"),
+        sampler=SmcSampler(problem.box, dtype=torch.float64, ladder=True),
+        optimizer=LevenbergMarquardt(),
+        schedule=Schedule(
+            budget_s=60, steps=50, points=1500, kappa=0.4, defensive=0.1, prepare=1, adapt=0, validation=1000
+        ),
+        test_points=4000,
+    )
+    assert solution.best.error < 0.15
+
+
 def test_bad_settings_are_refused() -> None:
+    with pytest.raises(InputError):
+        MLP(LINE, (3,), activation="step")
+    with pytest.raises(InputError):
+        Schedule(adapt=-1)
     with pytest.raises(InputError):
         Box((0.0, 1.0), (1.0,))
     with pytest.raises(InputError):

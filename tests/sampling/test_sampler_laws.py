@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -169,6 +170,43 @@ def test_smc_finds_a_peak_in_ten_dimensions_with_exact_weights():
     value, error = integral(points, squared(points.x))
     assert abs(value - exact) < 4 * error
     assert error < 0.1 * exact
+
+
+def test_a_ladder_in_ten_dimensions_knows_gaussians_of_every_scale():
+    """∫ of a normal density from points of one law: 1 within a few percent, from the peak's width to the box's."""
+    d = 10
+    box = Box((-1.0,) * d, (1.0,) * d)
+    g = torch.Generator().manual_seed(0)
+    centre = 0.1
+    sampler = SmcSampler(box, dtype=DOUBLE, ladder=True)
+    sampler.update(lambda x: torch.exp(-20 * (x - centre).square().sum(-1)), generator=g)
+    assert sampler.reached == 1
+    points = sampler.draw(20_000, generator=g)
+    torch.testing.assert_close(points.density, sampler.density(points.x))
+    assert float((1 / points.density).mean()) == pytest.approx(box.volume, rel=0.05)
+    for deviation in (0.16, 0.22, 0.3, 0.4):
+        side = torch.distributions.Normal(centre, deviation)
+        inside = side.cdf(torch.tensor(1.0)) - side.cdf(torch.tensor(-1.0))
+        value, error = integral(points, side.log_prob(points.x).sum(-1).exp())
+        assert value == pytest.approx(float(inside) ** d, rel=0.05)
+        assert error < 0.05
+    # No scale between the uniform law and the peak is left out: every shell of radius × 1.25 has its share.
+    radius = (points.x - centre).norm(dim=-1)
+    edges = 0.5 * 1.25 ** torch.arange(7)
+    shares = [float(((radius > a) & (radius <= b)).double().mean()) for a, b in pairwise(edges.tolist())]
+    assert min(shares) > 0.06
+
+
+def test_a_ladder_does_not_forget_the_way_when_it_is_made_again():
+    g = torch.Generator().manual_seed(0)
+    box = Box((-1.0,) * 6, (1.0,) * 6)
+    sampler = SmcSampler(box, dtype=DOUBLE, ladder=True)
+    rungs = []
+    for _ in range(3):
+        sampler.update(lambda x: torch.exp(-40 * x.square().sum(-1)), generator=g)
+        rungs.append(len(sampler.law.parts))
+    assert max(rungs) - min(rungs) <= 1
+    assert min(rungs) >= 5
 
 
 def test_smc_keeps_two_peaks():

@@ -30,6 +30,11 @@ class Adam:
     def reset(self) -> None:
         """Moments outlive new points."""
 
+    def retreat(self) -> None:
+        """Forget the moments and halve the learning rate."""
+        self._optimizer = None
+        self.learning_rate /= 2
+
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
         """Return the next θ, the loss before the last inner step and whether θ moved."""
         if self._optimizer is None:
@@ -60,6 +65,10 @@ class LBFGS:
 
     def reset(self) -> None:
         """Forget curvature pairs: they belong to other points."""
+        self._optimizer = None
+
+    def retreat(self) -> None:
+        """Forget curvature pairs: the first step is then along the gradient."""
         self._optimizer = None
 
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
@@ -111,6 +120,11 @@ class SOAP:
 
     def reset(self) -> None:
         """Moments and preconditioners outlive new points."""
+
+    def retreat(self) -> None:
+        """Forget moments and preconditioners and halve the learning rate."""
+        self._states, self._steps = [], 0
+        self.learning_rate /= 2
 
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
         """Return the next θ, the loss before the last inner step and whether θ moved."""

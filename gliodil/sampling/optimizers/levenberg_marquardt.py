@@ -68,6 +68,10 @@ class LevenbergMarquardt:
         """Go on with this damping."""
         self.damping, self.growth = state["damping"], state["growth"]
 
+    def retreat(self) -> None:
+        """Damp the next step more."""
+        self.damping = min(1e12, max(1e2 * self.damping, 1e-6))
+
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
         """Return the next θ, its loss and whether it moved."""
         r, jacobian = objective.linearize(theta)

@@ -43,6 +43,10 @@ class SSBroyden:
     def reset(self) -> None:
         """Keep H: the curvature of the same objective on other points is a good start."""
 
+    def retreat(self) -> None:
+        """Forget H."""
+        self._inverse = None
+
     def step(self, objective: Objective, theta: torch.Tensor) -> tuple[torch.Tensor, float, bool]:
         """Return the next θ, its loss and whether θ moved."""
         loss, gradient = objective.gradient(theta)

@@ -37,9 +37,10 @@ MAKERS: dict[str, Maker] = {
     "aas-logit": partial(FlowSampler, flow="logit"),
     "h1": H1Sampler,
     "smc": SmcSampler,
+    "ladder": partial(SmcSampler, ladder=True),
 }
 # Their laws may vanish somewhere; they are mixed with uniform points unless uniform=0 is asked for.
-NEED_DEFENCE = ("das-r", "aas", "aas-logit", "h1", "smc")
+NEED_DEFENCE = ("das-r", "aas", "aas-logit", "h1", "smc")  # a ladder stands on a uniform rung
 SEEDED = ("das-g", "das-r", "aas", "aas-logit")
 
 

@@ -16,7 +16,7 @@ import torch
 
 from gliodil.sampling.domain import Box
 from gliodil.sampling.gaussians import fit_gaussians
-from gliodil.sampling.laws import MixtureLaw, UniformLaw
+from gliodil.sampling.laws import Law, MixtureLaw, UniformLaw
 from gliodil.sampling.residual_map import SquaredResidual, evaluate
 from gliodil.sampling.samplers.base import Redrawing
 
@@ -50,17 +50,20 @@ class SmcSampler(Redrawing):
         moves: int = 3,
         parts: int = 12,
         temperatures: int = 60,
+        ladder: bool = False,
     ) -> None:
         super().__init__(UniformLaw(box, dtype))
         self.box, self.dtype = box, dtype
         self.power, self.particles, self.moves, self.parts = power, particles, moves, parts
-        self.temperatures = temperatures
+        self.temperatures, self.ladder = temperatures, ladder
         self.reached = 0.0
 
     def update(self, squared_residual: SquaredResidual, *, generator: torch.Generator) -> None:
         """Run the particles on r² and fit the mixture to them."""
         uniform = UniformLaw(self.box, self.dtype)
-        start = MixtureLaw((uniform, self.law), (0.5, 0.5))
+        # A ladder leads from uniform points to the residual, whatever the last one was.
+        start = uniform if self.ladder else MixtureLaw((uniform, self.law), (0.5, 0.5))
+        rungs: list[Law] = [uniform]
 
         def target(x: torch.Tensor) -> torch.Tensor:
             squared = evaluate(squared_residual, x)
@@ -87,10 +90,18 @@ class SmcSampler(Redrawing):
                 accept = torch.log(level) < ratio
                 x = torch.where(accept[:, None], proposed, x)
                 log_r, log_q = torch.where(accept, new_r, log_r), torch.where(accept, new_q, log_q)
+            if self.ladder:
+                rungs.append(self._fit(x, generator))
             if phi >= 1:
                 break
         self.reached = phi
-        self.law = fit_gaussians(
+        if self.ladder:
+            self.law = MixtureLaw(tuple(rungs), (1 / len(rungs),) * len(rungs))
+        else:
+            self.law = self._fit(x, generator)
+
+    def _fit(self, x: torch.Tensor, generator: torch.Generator) -> Law:
+        return fit_gaussians(
             self.box.to_unit(x), self.box, parts=self.parts, dtype=self.dtype, generator=generator
         )
 
