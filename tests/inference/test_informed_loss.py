@@ -49,15 +49,9 @@ def test_three_levels_entry_by_entry(case: Case, tiny: FitConfig) -> None:
 
     rates = grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=case.grid.spacing)
     there = replace(p, proliferation_rate=rates.proliferation)
-    even = replace(
-        case, model=replace(case.model, white_faces=case.model.white_faces.map(*rates.white / p.diffusivity))
-    )
-    even = replace(
-        even,
-        model=replace(
-            even.model, grey_faces=case.model.grey_faces.map(*rates.grey * p.wm_gm_ratio / p.diffusivity)
-        ),
-    )
+    white = case.model.white_faces.map(*rates.white / p.diffusivity)
+    grey = case.model.grey_faces.map(*rates.grey * p.wm_gm_ratio / p.diffusivity)
+    even = replace(case, model=replace(case.model, white_faces=white, grey_faces=grey))
     expected = ReferenceLoss(even, tiny).of_field(u, there)["pde"]
     assert informed["pde"] == pytest.approx(float(expected), rel=1e-10)
 
