@@ -8,6 +8,9 @@ Each φ is chosen so that the weights' effective number stays at half of the par
 random-walk Metropolis steps, reflected at the faces. As only ratios of r² matter, a peak is found from where r² is
 1e-20 of its height. A truncated Gaussian mixture is then fitted to the particles. The particles follow π approximately;
 the points are drawn from the mixture, whose density is exact.
+
+A ladder keeps the fits at all φ in equal shares, the uniform law among them: points of every scale between the domain
+and the peaks, each rung as far from the next as weights that are worth half of the particles.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ class SmcSampler(Redrawing):
         Gaussians of the mixture, at most.
     temperatures
         At most; the last one reached is used.
+    ladder
+        Start from the uniform law at every update and keep the laws of all temperatures, not of the last one only.
     """
 
     def __init__(
