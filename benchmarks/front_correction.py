@@ -1,8 +1,8 @@
 """What cells of 2 mm do to growth, and what is left of it with corrected rates (``gliodil.pde.lattice``).
 
 Simulated patients are grown on voxels of 1 mm. Here the true parameters grow them again on the grid of a fit, with the
-rates as they are and with those that give the grid the fronts of voxels of 1 mm. Nothing is fitted. Printed are Dice with
-the truth and the volume relative to it, inside u > 1, 10 and 50 %.
+rates as they are and with those that give the grid the fronts of voxels of 1 mm. Nothing is fitted. Printed are Dice
+with the truth and the volume relative to it, inside u > 1, 10 and 50 %.
 
     python benchmarks/front_correction.py --patients 9
 """

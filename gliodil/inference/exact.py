@@ -20,7 +20,17 @@ from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces
 
 SEED_RAMP = 0.25
-"""Relative width of the seed's cutoff."""
+"""Relative width of the ramp in place of the seed's cutoff, on cells of up to 5 mm."""
+
+
+def seed_ramp(spacing: tuple[float, float, float]) -> float:
+    """Return the ramp's relative width on cells of ``spacing`` [mm].
+
+    On larger cells it reaches further than half a cell's diagonal, so that no origin lies between cells without a seed.
+    Below 1 the seed still ends.
+    """
+    size = math.sqrt(sum(h**2 for h in spacing) / 3)
+    return min(max(SEED_RAMP, size / 20), 0.95)
 
 
 class ExactPhysics:
@@ -68,7 +78,8 @@ class ExactPhysics:
         steps = objective.steps(
             Faces((x_faces, y_faces, z_faces), coefficients.strides), float(rate.detach())
         )
-        u0 = objective.loss.seed(p.origins, cutoff_width=SEED_RAMP).to(objective.dtype)
+        width = seed_ramp(objective.loss.case.grid.spacing)
+        u0 = objective.loss.seed(p.origins, cutoff_width=width).to(objective.dtype)
         count = objective.steps_shape[0]
         return p, sweep(u0, None, coefficients, rate, objective.impassable, steps, count=count)
 

@@ -7,12 +7,13 @@ import math
 import pytest
 import torch
 
-from gliodil.inference.exact import ExactPhysics
+from gliodil.inference.exact import ExactPhysics, seed_ramp
 from gliodil.inference.mobility import CORRELATION_MM, DEVIATION, LARGEST, Mobility, softened
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.variables import TransformedLoss
 from gliodil.pde.odil.problem import Point
 from gliodil.pde.operators import Faces
+from gliodil.pde.seed import gaussian_seed
 
 DOUBLE = torch.float64
 
@@ -143,3 +144,11 @@ def test_faces_take_the_geometric_mean_of_their_cells(loss: ReferenceLoss) -> No
     field = torch.linspace(-1, 1, loss.case.grid.cells, dtype=DOUBLE)
     for c, s in mobility.scale(ones, field):
         torch.testing.assert_close(c, (field[s:].exp() * field[:-s].exp()).sqrt())
+
+
+@pytest.mark.parametrize("h", [0.8, 2.0, 5.0, 9.0, 14.0, 19.0])
+def test_no_origin_is_without_a_seed(h: float) -> None:
+    """Not even in the corner between eight cells."""
+    corner = torch.tensor([[h / 2], [h / 2], [h / 2]], dtype=DOUBLE)
+    seed = gaussian_seed(corner, torch.zeros(3, dtype=DOUBLE), cutoff_width=seed_ramp((h, h, h)))
+    assert float(seed) > 0

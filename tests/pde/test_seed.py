@@ -47,3 +47,12 @@ def test_differentiable_in_the_origin(width: float) -> None:
     centres = Grid((6, 6, 6), (2.0, 2.0, 2.0)).centres()
     origin = torch.tensor([5.3, 6.1, 6.7], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda o: gaussian_seed(centres, o, cutoff_width=width), (origin,))
+
+
+@pytest.mark.parametrize("width", [0.15, 0.25, 0.95])
+def test_the_ramp_ends(width: float) -> None:
+    """A faint tail would outrun the front that grows from the seed."""
+    x = torch.linspace(0, 40, 400, dtype=torch.float64)
+    at = torch.stack([x, torch.zeros_like(x), torch.zeros_like(x)])
+    g = gaussian_seed(at, torch.zeros(3, dtype=torch.float64), cutoff_width=width)
+    assert float(g[x > 17.5].abs().max()) == 0.0
