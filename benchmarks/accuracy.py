@@ -6,7 +6,6 @@
     method    default  what `gliodil plan` runs: exact physics, bent by a mobility field where the labels ask for it
               exact    the equation holds, its parameters are fitted
               soft     model error everywhere
-              told     default, with priors that know the imaging thresholds: what is lost by not knowing them
               static   no growth: a front of 1 mm infiltration length laid along the visible boundaries
               reference  the published loss, minimized by L-BFGS
               pinn     a network with adversarially sampled points (`gliodil plan --method pinn`; minutes each)
@@ -29,12 +28,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from scipy import ndimage
@@ -45,7 +42,6 @@ from gliodil.data.synthetic import simulate_in
 from gliodil.data.synthetic_patient import SyntheticPatient
 from gliodil.data.template import load_anatomy
 from gliodil.data.volume import Volume
-from gliodil.inference import informed_loss
 from gliodil.inference.config import FitConfig
 from gliodil.inference.fit import fit
 from gliodil.inference.score import score
@@ -54,7 +50,7 @@ from gliodil.planning.distance import distance_from
 from gliodil.planning.geodesic import geodesic_distance
 from gliodil.planning.plan import plan
 
-METHODS = ("default", "static", "exact", "soft", "told", "reference", "pinn", "faithful")
+METHODS = ("default", "static", "exact", "soft", "reference", "pinn", "faithful")
 MARGINS_MM = (3, 5, 8)
 COVERAGES = tuple(f"cover_{mm}mm" for mm in MARGINS_MM)
 HIGHER_IS_BETTER = ("dice_20", "dice_10", "dice_5", "dice_1", "coverage", *COVERAGES)
@@ -68,7 +64,6 @@ SCORES = (
 )
 CONFIGS = {
     "default": FitConfig(device="cpu"),
-    "told": FitConfig(device="cpu"),
     "exact": FitConfig(device="cpu", physics="exact"),
     "soft": FitConfig(device="cpu", physics="soft"),
     "reference": FitConfig(device="cpu", loss="reference"),
@@ -131,8 +126,7 @@ def estimate(method: str, synthetic: SyntheticPatient) -> dict[str, Any]:
     if method == "static":
         density = static(patient)
     else:
-        with told(synthetic.parameters) if method == "told" else nullcontext():
-            found = fit(patient, config=CONFIGS[method])
+        found = fit(patient, config=CONFIGS[method])
         density = found.density
         p, true = found.parameters, synthetic.parameters
         d, rho = (p[k].value for k in ("diffusivity_wm_mm2_per_day", "proliferation_rate_per_day"))
@@ -156,15 +150,6 @@ def estimate(method: str, synthetic: SyntheticPatient) -> dict[str, Any]:
         row[f"dice_{percent}"] = dice(density.data, synthetic.truth.data, percent / 100)
     row["coverage"] = (plan(patient, density).coverage or {"any": {"model": None}})["any"]["model"]
     return row | covers(patient, density)
-
-
-@contextmanager
-def told(true: Mapping[str, Any]) -> Iterator[None]:
-    """Centre the priors of the thresholds at the truth, with a standard deviation of 0.015."""
-    names = ("threshold_necrotic", "threshold_core", "threshold_oedema")
-    known = {name.upper(): (true[name], 0.015) for name in names}
-    with mock.patch.multiple(informed_loss, **known):
-        yield
 
 
 def covers(patient: Patient, density: Volume) -> dict[str, float]:
