@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def true_parameters(case: Case, synthetic: SyntheticPatient) -> Scalars:
         proliferation_rate=true["proliferation_rate_per_day"],
         origins=origins,
     )
-    return Scalars(**{**vars(p), "wm_gm_ratio": torch.tensor(true["wm_gm_ratio"], dtype=torch.float64)})
+    return replace(p, wm_gm_ratio=torch.tensor(true["wm_gm_ratio"], dtype=torch.float64))
 
 
 def last_level(case: Case, config: FitConfig, p: Scalars, rates: GridRates) -> torch.Tensor:
