@@ -38,7 +38,9 @@ from gliodil.sampling.optimizers.catalogue import OPTIMIZERS, RESAMPLE
 from gliodil.sampling.points import Sampler
 from gliodil.sampling.problems.catalogue import PROBLEMS
 from gliodil.sampling.problems.problem import Problem
-from gliodil.sampling.solve import Record, Schedule, solve
+from gliodil.sampling.schedule import Schedule
+from gliodil.sampling.solution import Record
+from gliodil.sampling.solve import solve
 
 SAMPLERS = ("uniform", "sobol", "rar", "rar-d", "rad", "r3", "failure-informed", "das-g", "das-r", "aas")
 SAMPLERS += ("aas-logit", "h1", "smc", "ladder")

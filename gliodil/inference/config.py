@@ -74,8 +74,8 @@ class FitConfig:
     max_evaluations: int = 600
     tolerance: float = 1e-2
     method: Method = "odil"
-    network_width: int = 32
-    network_depth: int = 3
+    network_width: int = 20
+    network_depth: int = 2
     network_budget_s: float = 480.0
     seed: int = 0
     device: str = "auto"

@@ -32,14 +32,18 @@ from gliodil.sampling.networks import MLP
 from gliodil.sampling.objective import predict
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.samplers.registry import make_sampler
-from gliodil.sampling.solve import Record, Schedule, Solution, solve
+from gliodil.sampling.schedule import Schedule
+from gliodil.sampling.solution import Record, Solution
+from gliodil.sampling.solve import solve
 
 FIRST_SCALE = 4.0
 """Spread of the first layer's weights: features of a quarter of the crop's half width to begin with."""
-RESAMPLE, ADAPT, PATIENCE = 8, 2, 12
+POINTS, RESAMPLE, ADAPT, PATIENCE = 12_000, 3, 2, 30
 """Steps on one draw of points; draws between two updates of the flow; draws without gain that end the training."""
-CONDITION_POINTS = 2500
+CONDITION_POINTS = 3000
 FIRST_DAMPING = 1.0
+DECAY = 1e-3
+"""Price of the network's parameters: without it a neuron grows steep enough to bend ψ between the points."""
 FLOW: dict[str, Any] = {"steps": 20, "batch": 512, "pool": 2048}
 """Adam steps of the flow at each update, and points: it follows the network, it need not lead."""
 UNIFORM = 0.5
@@ -76,11 +80,13 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
         optimizer=LevenbergMarquardt(damping=FIRST_DAMPING),
         schedule=Schedule(
             budget_s=config.network_budget_s,
+            points=POINTS,
             resample=RESAMPLE,
             adapt=ADAPT,
             patience=PATIENCE,
             condition_points=CONDITION_POINTS,
             defensive=UNIFORM,
+            decay=DECAY,
         ),
         seed=config.seed,
         start=torch.cat([theta, theta.new_tensor(problem.scalars)]),

@@ -23,22 +23,22 @@ The scalars are inferred with the network, in the coordinates of ``parameters.Bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from gliodil.inference.exact import SEED_RAMP
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
+from gliodil.inference.network_lift import Lift
 from gliodil.inference.parameters import ORIGIN_SCALE_MM, Scalars
 from gliodil.pde.operators import Faces
 from gliodil.pde.seed import CUTOFF, PEAK, SPREAD_MM2
-from gliodil.sampling.derivatives import Jet
+from gliodil.sampling.derivatives import Jet, coordinates
 from gliodil.sampling.domain import Box
 from gliodil.sampling.objective import Objective
 from gliodil.sampling.points import Points
 from gliodil.sampling.problems.problem import Condition, Problem
-from gliodil.sampling.solve import Solution
+from gliodil.sampling.solution import Solution
 
 GROWTH_ERROR = 0.02
 """Relative violation of the equation that counts as one standard deviation."""
@@ -69,6 +69,7 @@ class PatientProblem:
         grid = self.case.grid
         self.duration = loss.config.duration_days
         self.rate = float(start.proliferation_rate)
+        self.lift = Lift(self.case, start, self.duration)
         self.parameters = loss.box()
         self.white = _stencil(self.case.model.white_faces, grid.spacing)
         self.grey = _stencil(self.case.model.grey_faces, grid.spacing)
@@ -92,7 +93,7 @@ class PatientProblem:
             conditions=(
                 Condition(self.labels, self._draw_labels, labels),
                 Condition(self.seed, self._draw_seed, seed),
-                Condition(self.priors, self._draw_seed, float(self._prior_count)),
+                Condition(self.priors, self._draw_each_prior, float(self._prior_count)),
             ),
             scalars=tuple(self.parameters.encode(self.start).tolist()),
             inside=lambda x: self.near[self.cell(x)],
@@ -107,18 +108,6 @@ class PatientProblem:
         )
         return (i * grid.shape[1] + j) * grid.shape[2] + k
 
-    def lift(self, x: Sequence[Jet]) -> Jet:
-        """Return the starting field: ψ of the seed before its cutoff, falling as growth at the starting rate has it."""
-        a, b, c = (
-            (jet - centre) ** 2 for jet, centre in zip(x[:3], self.start.origins[0].tolist(), strict=True)
-        )
-        distance2 = a + b + c
-        half = distance2 * (1 / (8 * SPREAD_MM2)) - math.log(PEAK) / 2  # −½ ln g
-        e = (-half.value).exp()
-        front: Jet = half.compose(half.value + torch.log1p(-e), 1 / (1 - e), -e / (1 - e).square())
-        falling: Jet = front - x[3] * (0.75 * self.rate)
-        return falling
-
     def growth(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return the weighted violation of the equation by the jet of ψ: (N,)."""
         p = self.decode(scalars)
@@ -131,7 +120,8 @@ class PatientProblem:
         slope = u.gradient[:3]
         spreading = (diffusion * (u.second + (1 - 3 * sigma) * slope.square()) + drift * slope).sum(0)
         violation = u.gradient[3] - spreading + p.proliferation_rate * (1 - sigma / 2)
-        return violation * (_weight(u.value) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
+        start = self.lift(coordinates(x, ())).value
+        return violation * (_weight(start) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
 
     def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return ψ at the start minus that of the seed, weighted: (N,)."""
@@ -199,6 +189,10 @@ class PatientProblem:
         """Draw centres of cells at the start."""
         return self._centres(_choose(self.cells, count, generator), 0.0, dtype)
 
+    def _draw_each_prior(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+        """Return one point for every prior, which depends on no point."""
+        return self._draw_seed(self._prior_count, generator=generator, dtype=dtype)
+
     def _centres(self, cells: torch.Tensor, time: float, dtype: torch.dtype) -> torch.Tensor:
         at = self.centres[cells].to(dtype)
         return torch.cat([at, torch.full_like(at[:, :1], time)], dim=1)
@@ -238,8 +232,8 @@ def _choose(of: torch.Tensor, count: int, generator: torch.Generator) -> torch.T
 
 
 def _weight(psi: torch.Tensor) -> torch.Tensor:
-    """√(u (1 − u)) as a fixed weight: no field may make its own rows light."""
-    u = density(psi.detach())
+    """√(u (1 − u))."""
+    u = density(psi)
     return (u * (1 - u) + 1e-5).sqrt()
 
 

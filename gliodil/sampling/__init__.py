@@ -26,7 +26,9 @@ from gliodil.sampling.problems.moving_peak import moving_peak
 from gliodil.sampling.problems.peaks import nine_peaks, one_peak, two_peaks
 from gliodil.sampling.problems.poisson import poisson
 from gliodil.sampling.problems.problem import Condition, Problem, box_distance, source_of
-from gliodil.sampling.solve import Record, Schedule, Solution, solve
+from gliodil.sampling.schedule import Schedule
+from gliodil.sampling.solution import Record, Solution
+from gliodil.sampling.solve import solve
 
 __all__ = [
     "LBFGS",

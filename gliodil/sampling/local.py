@@ -23,7 +23,7 @@ from gliodil.sampling.leaves import Cells, lattice, ring
 from gliodil.sampling.objective import Objective, squared_residual
 from gliodil.sampling.points import Points, Sampler
 from gliodil.sampling.problems.problem import Problem
-from gliodil.sampling.solve import Record, Solution, relative_error
+from gliodil.sampling.solution import Record, Solution, relative_error
 
 
 @dataclass(frozen=True)

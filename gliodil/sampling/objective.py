@@ -1,9 +1,10 @@
 """The least-squares objective on one set of points:
 
-    F(θ) = ½ Σᵢ wᵢ/N r(xᵢ; θ)²  +  ½ Σⱼ γⱼ mean bⱼ(·; θ)²,       wᵢ = (p(xᵢ) |Ω|)^-κ.
+    F(θ) = ½ Σᵢ wᵢ/N r(xᵢ; θ)²  +  ½ Σⱼ γⱼ mean bⱼ(·; θ)²  +  ½ α |θ_N|²,       wᵢ = (p(xᵢ) |Ω|)^-κ.
 
 With κ = 1 the first sum estimates the mean of r² over Ω without bias, whatever law p the points were drawn from;
-κ = 0 is the adversarial objective, the mean of r² under p. θ holds the network's parameters, then the unknown scalars.
+κ = 0 is the adversarial objective, the mean of r² under p. θ holds the network's parameters θ_N, then the unknown
+scalars. A little α keeps a neuron from growing so steep that its bend fits between the points.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Objective:
         Exponent κ in [0, 1] of the importance weights.
     conditions
         Points (N_j, d) of each soft condition, in the problem's order.
+    decay
+        α ≥ 0.
     """
 
     def __init__(
@@ -80,9 +83,11 @@ class Objective:
         *,
         kappa: float = 1.0,
         conditions: tuple[torch.Tensor, ...] = (),
+        decay: float = 0.0,
     ) -> None:
         self.problem = problem
         self.network = network
+        self.root_decay = decay**0.5
         weight = importance(points, problem.box, kappa) / points.x.shape[0]
         self.blocks = [make_block(problem, problem.residual, points.x, weight.sqrt(), masked=True)]
         for condition, x in zip(problem.conditions, conditions, strict=True):
@@ -97,11 +102,11 @@ class Objective:
     @property
     def rows(self) -> int:
         """Number of residual rows."""
-        return sum(block.x.shape[0] for block in self.blocks)
+        return sum(block.x.shape[0] for block in self.blocks) + (self.network.size if self.root_decay else 0)
 
     def residual(self, theta: torch.Tensor) -> torch.Tensor:
         """Return the weighted residual vector: (rows,)."""
-        return torch.cat([self._rows(block, theta)[0] for block in self.blocks])
+        return torch.cat([*(self._rows(block, theta)[0] for block in self.blocks), *self._decayed(theta)])
 
     def loss(self, theta: torch.Tensor) -> float:
         """Return F(θ)."""
@@ -118,6 +123,10 @@ class Objective:
             rows.append(r)
             own = self.network.jacobian(share, tape, adjoint, linear_only=linear_only)
             jacobians.append(own if scalar is None or linear_only else torch.cat([own, scalar], 1))
+        if self.root_decay:
+            slope = torch.eye(self.network.size, self.size, dtype=theta.dtype, device=theta.device)
+            jacobians.append((slope[:, self.network.linear] if linear_only else slope) * self.root_decay)
+        rows += self._decayed(theta)
         return torch.cat(rows), jacobians[0] if len(jacobians) == 1 else torch.cat(jacobians)
 
     def gradient(self, theta: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -129,17 +138,25 @@ class Objective:
         """Return the weighted residual r and v ↦ Jᵀv, without forming J."""
         share = theta[: self.network.size]
         passes = [self._rows(block, theta, adjoints=True) for block in self.blocks]
-        sizes = [block.x.shape[0] for block in self.blocks]
+        decayed = self._decayed(theta)
+        sizes = [block.x.shape[0] for block in self.blocks] + [len(rows) for rows in decayed]
 
         def transpose(v: torch.Tensor) -> torch.Tensor:
             total = torch.zeros_like(theta)
-            for part, (_, tape, adjoint, scalar) in zip(torch.split(v, sizes), passes, strict=True):
+            parts = torch.split(v, sizes)
+            for part in parts[len(passes) :]:
+                total[: self.network.size] += self.root_decay * part
+            for part, (_, tape, adjoint, scalar) in zip(parts, passes, strict=False):
                 total[: self.network.size] += self.network.gradient(share, tape, adjoint * part)
                 if scalar is not None:
                     total[self.network.size :] += part @ scalar
             return total
 
-        return torch.cat([r for r, *_ in passes]), transpose
+        return torch.cat([*(r for r, *_ in passes), *decayed]), transpose
+
+    def _decayed(self, theta: torch.Tensor) -> list[torch.Tensor]:
+        """Return the rows √α θ_N, if there are any."""
+        return [self.root_decay * theta[: self.network.size]] if self.root_decay else []
 
     def _rows(
         self, block: Block, theta: torch.Tensor, *, adjoints: bool = False

@@ -98,20 +98,24 @@ def test_jets_follow_the_chain_rule() -> None:
     torch.testing.assert_close(found.second.T, diagonal @ torch.tensor(ROWS, dtype=torch.float64).T)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("problem", [burgers(), fisher_kpp()], ids=lambda p: p.name)
-def test_jacobian_of_a_nonlinear_residual(problem: Problem) -> None:
-    """Hard and soft conditions, weights and the lift included."""
+def test_jacobian_of_a_nonlinear_residual(problem: Problem, decay: float) -> None:
+    """Hard and soft conditions, weights, the lift and the decay included."""
     network = MLP(problem.box, (4, 3))
     generator = torch.Generator().manual_seed(0)
     theta = torch.randn(network.size, generator=generator, dtype=torch.float64)
     points = PlainUniform(problem.box).draw(6, generator=generator)
     conditions = tuple(c.points(4, generator=generator, dtype=torch.float64) for c in problem.conditions)
-    objective = Objective(problem, network, points, conditions=conditions)
+    objective = Objective(problem, network, points, conditions=conditions, decay=decay)
     r, jacobian = objective.linearize(theta)
+    assert len(r) == objective.rows
     torch.testing.assert_close(r, objective.residual(theta))
     torch.testing.assert_close(
         jacobian, torch.autograd.functional.jacobian(objective.residual, theta), rtol=1e-9, atol=1e-11
     )
+    _, last = objective.linearize(theta, linear_only=True)
+    torch.testing.assert_close(last, jacobian[:, network.linear])
     loss, gradient = objective.gradient(theta)
     assert loss == pytest.approx(0.5 * float(r @ r))
     torch.testing.assert_close(gradient, jacobian.T @ r)

@@ -24,7 +24,8 @@ from gliodil.sampling.problems.disk import disk
 from gliodil.sampling.problems.poisson import poisson
 from gliodil.sampling.problems.problem import Condition, Problem, values
 from gliodil.sampling.samplers.smc import SmcSampler
-from gliodil.sampling.solve import Schedule, solve
+from gliodil.sampling.schedule import Schedule
+from gliodil.sampling.solve import solve
 
 LINE = Box((0.0,), (1.0,))
 
