@@ -1,6 +1,6 @@
 """Time to accuracy of samplers × optimizers on problems with known solutions, other libraries beside them.
 
-Every run is one line of JSON in OUT/runs.jsonl, written when it ends; runs that are there are
+Every run is one line of JSON in OUT/runs.jsonl, written when it ends; runs that are there with the same settings are
 not run again, so the command can be stopped and repeated. Times are CPU seconds of this process on one thread,
 evaluation of the exact solution excluded; errors are relative L2 under the problem's evaluation law, of the parameters
 that the validation residual would choose at that time.
@@ -20,6 +20,7 @@ left out.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -102,7 +103,7 @@ def main() -> int:
                 lines.write(json.dumps(job | attempt(job)) + "\n")
                 lines.flush()
                 os.fsync(lines.fileno())
-    runs = [run for run in read(file) if run["problem"] in options.problems]
+    runs = [labelled(run) for run in read(file) if run["problem"] in options.problems]
     text = tables(runs)
     (options.out / "sampling.md").write_text(text)
     print(text)
@@ -128,12 +129,35 @@ def jobs(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
                 if not (sampler == "h1" and dimension > 3) and not (optimizer == "local" and dimension > 3)
             ]
             for method in [*methods, *peers]:
-                yield {"problem": problem, "method": method, "seed": seed, "budget_s": budget}
+                job = {"problem": problem, "method": method, "seed": seed, "budget_s": budget}
+                yield job | {"settings": digest(job)}
 
 
 def key(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes two runs the same run."""
-    return run["problem"], run["method"], run["seed"], run["budget_s"]
+    """What makes two runs the same run; lines of before settings were written down match none."""
+    return run["problem"], run["method"], run["seed"], run["budget_s"], run.get("settings")
+
+
+def digest(job: Mapping[str, Any]) -> str:
+    """Return eight digits that change with what a method runs with here: network and schedule, or growth."""
+    problem, setting = PROBLEMS[job["problem"]](), SETTINGS[job["problem"]]
+    _, _, optimizer = job["method"].partition(" + ")
+    used: Any
+    if job["method"] in PEERS:
+        used = setting.hidden
+    elif optimizer == "local":
+        used = Growth(budget_s=job["budget_s"])
+    else:
+        used = network(problem, setting), schedule(setting, optimizer, job["budget_s"])
+    return hashlib.sha256(repr(used).encode()).hexdigest()[:8]
+
+
+def labelled(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the run, its method marked where it may have run with other settings than it would now."""
+    settings = run.get("settings", "settings unknown")
+    if "settings" in run and settings == digest(run):
+        return run
+    return run | {"method": f"{run['method']} [{settings}]"}
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
-"""Other libraries get gliodil's problems as they are."""
+"""Other libraries get gliodil's problems as they are; runs are told apart by their settings."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -117,6 +120,54 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(
     assert [job["method"] for job in sampling.jobs(options())] == ["uniform + lm"]
     said = capsys.readouterr().err
     assert said == "deepxde-adam is left out: no_such_library is not installed (pip install deepxde)\n"
+
+
+def test_runs_with_other_settings_are_other_runs(
+    sampling: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sampling.PEERS, "deepxde-adam", replace(sampling.PEERS["deepxde-adam"], needs="sys"))
+    asked = options(optimizers=["lm", "local"])
+
+    def keys() -> dict[str, object]:
+        return {job["method"]: sampling.key(job) for job in sampling.jobs(asked)}
+
+    def changed(before: dict[str, object]) -> set[str]:
+        after = keys()
+        return {method for method in before if before[method] != after[method]}
+
+    before = keys()
+    assert changed(before) == set()
+    setting = sampling.SETTINGS["poisson"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sampling.SETTINGS, "poisson", replace(setting, first_scale=7.0))
+        assert changed(before) == {"uniform + lm"}
+    with monkeypatch.context() as patch:
+        patch.setitem(sampling.RESAMPLE, "lm", 3)
+        assert changed(before) == {"uniform + lm"}
+    with monkeypatch.context() as patch:
+        patch.setitem(sampling.SETTINGS, "poisson", replace(setting, hidden=(5,)))
+        assert changed(before) == {"uniform + lm", "deepxde-adam"}
+    with monkeypatch.context() as patch:
+        # What is run if nothing is named is no setting of a run.
+        patch.setitem(sampling.SETTINGS, "poisson", replace(setting, samplers=("rad",), budget_s=1.0))
+        assert changed(before) == set()
+
+
+def test_runs_are_kept_and_older_lines_are_read_but_match_none(tmp_path: Path) -> None:
+    old = {"problem": "poisson", "method": "uniform + lm", "seed": 0, "budget_s": 0.2, "status": "budget"}
+    old |= {"message": "", "size": 9, "history": [[0.1, 0.5, 0.25, 1.0]]}
+    file = tmp_path / "runs.jsonl"
+    file.write_text(json.dumps(old) + "\n")
+    asked = "--problems poisson --samplers uniform --optimizers lm --peers --seeds 1 --budget-s 0.2 --out"
+    command = [sys.executable, str(ROOT / "benchmarks" / "sampling.py"), *asked.split(), str(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert first.stderr == "poisson uniform + lm seed 0\n"
+    assert "| uniform + lm | 1 | 337 |" in first.stdout
+    assert "| uniform + lm [settings unknown] | 1 | 9 | 5.0e-01" in first.stdout
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert second.stderr == ""
+    assert second.stdout == first.stdout
+    assert len(file.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
