@@ -1,9 +1,9 @@
-"""Time to accuracy of samplers × optimizers on problems with known solutions, DeepXDE beside them.
+"""Time to accuracy of samplers × optimizers on problems with known solutions, other libraries beside them.
 
-Every run is one line of JSON in OUT/runs.jsonl, written when it ends; runs that are there are not run again, so the
-command can be stopped and repeated. Times are CPU seconds of this process on one thread, evaluation of the exact
-solution excluded; errors are relative L2 under the problem's evaluation law, of the parameters that the validation
-residual would choose at that time.
+Every run is one line of JSON in OUT/runs.jsonl, written when it ends; runs that are there with the same settings are
+not run again, so the command can be stopped and repeated. Times are CPU seconds of this process on one thread,
+evaluation of the exact solution excluded; errors are relative L2 under the problem's evaluation law, of the parameters
+that the validation residual would choose at that time.
 
     python benchmarks/sampling.py --quick                                # everything, seconds each: does it run?
     python benchmarks/sampling.py --problems one-peak burgers --seeds 5  # two problems, five seeds
@@ -13,24 +13,26 @@ residual would choose at that time.
 Samplers and optimizers that are not named are the problem's own (`SETTINGS`).
 
 Optimizers are those of `gliodil.sampling.optimizers` on the problem's network, and ``local``: growing local bases.
-Peers are ``deepxde-adam`` (tanh network, uniform points) and ``deepxde-lbfgs`` (Adam for half the time, then L-BFGS).
+Peers are methods of DeepXDE, PINA and Scimba, each described in `benchmarks/peers`; those that are not installed are
+left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from peers import PEERS, Task
+from sampling_tables import draw, tables
 
 from gliodil.sampling.local import Growth, solve_local
 from gliodil.sampling.networks import MLP
@@ -44,8 +46,6 @@ from gliodil.sampling.solve import solve
 
 SAMPLERS = ("uniform", "sobol", "rar", "rar-d", "rad", "r3", "failure-informed", "das-g", "das-r", "aas")
 SAMPLERS += ("aas-logit", "h1", "smc", "ladder")
-PEERS = ("deepxde-adam", "deepxde-lbfgs")
-LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def main() -> int:
                 lines.write(json.dumps(job | attempt(job)) + "\n")
                 lines.flush()
                 os.fsync(lines.fileno())
-    runs = [run for run in read(file) if run["problem"] in options.problems]
+    runs = [labelled(run) for run in read(file) if run["problem"] in options.problems]
     text = tables(runs)
     (options.out / "sampling.md").write_text(text)
     print(text)
@@ -115,6 +115,10 @@ def main() -> int:
 
 def jobs(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
     """Yield every run that was asked for; all methods with the first seed come before the second seed."""
+    for name in options.peers:
+        if PEERS[name].missing:
+            print(f"{name} is left out: {PEERS[name].missing}", file=sys.stderr)
+    peers = [name for name in options.peers if not PEERS[name].missing]
     for seed in range(options.seeds):
         for problem in options.problems:
             setting = SETTINGS[problem]
@@ -126,13 +130,36 @@ def jobs(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
                 for sampler in options.samplers or setting.samplers
                 if not (sampler == "h1" and dimension > 3) and not (optimizer == "local" and dimension > 3)
             ]
-            for method in [*methods, *options.peers]:
-                yield {"problem": problem, "method": method, "seed": seed, "budget_s": budget}
+            for method in [*methods, *peers]:
+                job = {"problem": problem, "method": method, "seed": seed, "budget_s": budget}
+                yield job | {"settings": digest(job)}
 
 
 def key(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What makes two runs the same run."""
-    return run["problem"], run["method"], run["seed"], run["budget_s"]
+    """What makes two runs the same run; lines of before settings were written down match none."""
+    return run["problem"], run["method"], run["seed"], run["budget_s"], run.get("settings")
+
+
+def digest(job: Mapping[str, Any]) -> str:
+    """Return eight digits that change with what a method runs with here: network and schedule, or growth."""
+    problem, setting = PROBLEMS[job["problem"]](), SETTINGS[job["problem"]]
+    _, _, optimizer = job["method"].partition(" + ")
+    used: Any
+    if job["method"] in PEERS:
+        used = setting.hidden
+    elif optimizer == "local":
+        used = Growth(budget_s=job["budget_s"])
+    else:
+        used = network(problem, setting), schedule(setting, optimizer, job["budget_s"])
+    return hashlib.sha256(repr(used).encode()).hexdigest()[:8]
+
+
+def labelled(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the run, its method marked where it may have run with other settings than it would now."""
+    settings = run.get("settings", "settings unknown")
+    if "settings" in run and settings == digest(run):
+        return run
+    return run | {"method": f"{run['method']} [{settings}]"}
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -151,7 +178,8 @@ def attempt(job: Mapping[str, Any]) -> dict[str, Any]:
     problem, setting = PROBLEMS[job["problem"]](), SETTINGS[job["problem"]]
     try:
         if job["method"] in PEERS:
-            return deepxde(problem, setting, job)
+            task = Task(problem, setting.hidden, job["budget_s"], job["seed"])
+            return PEERS[job["method"]].run(task)
         return own(problem, setting, job)
     except Exception as error:
         return {"status": "failed", "message": f"{type(error).__name__}: {error}", "size": 0, "history": []}
@@ -169,18 +197,12 @@ def own(problem: Problem, setting: Setting, job: Mapping[str, Any]) -> dict[str,
         growth = Growth(budget_s=job["budget_s"])
         found = solve_local(problem, sampler=sampler, growth=growth, seed=job["seed"])
     else:
-        schedule = {"patience": 100_000, "resample": RESAMPLE[optimizer]} | dict(setting.schedule)
         found = solve(
             problem,
-            network=MLP(
-                problem.box,
-                setting.hidden,
-                first_scale=setting.first_scale,
-                activation=setting.activation,
-            ),
+            network=network(problem, setting),
             sampler=sampler,
             optimizer=OPTIMIZERS[optimizer](),
-            schedule=Schedule(budget_s=job["budget_s"], **schedule),
+            schedule=schedule(setting, optimizer, job["budget_s"]),
             seed=job["seed"],
         )
     return {
@@ -189,6 +211,17 @@ def own(problem: Problem, setting: Setting, job: Mapping[str, Any]) -> dict[str,
         "size": found.network.size,
         "history": thin(found.history),
     }
+
+
+def network(problem: Problem, setting: Setting) -> MLP:
+    """Return the problem's network."""
+    return MLP(problem.box, setting.hidden, first_scale=setting.first_scale, activation=setting.activation)
+
+
+def schedule(setting: Setting, optimizer: str, budget_s: float) -> Schedule:
+    """Return how the problem's network is trained by an optimizer."""
+    chosen = {"patience": 100_000, "resample": RESAMPLE[optimizer]} | dict(setting.schedule)
+    return Schedule(budget_s=budget_s, **chosen)
 
 
 def thin(history: Sequence[Record], most: int = 200) -> list[list[float | None]]:
@@ -201,189 +234,6 @@ def thin(history: Sequence[Record], most: int = 200) -> list[list[float | None]]
         chosen.append([record.cpu_s, error, mse, best])
     step = max(1, len(chosen) // most)
     return chosen[::step] + (chosen[-1:] if (len(chosen) - 1) % step else [])
-
-
-def deepxde(problem: Problem, setting: Setting, job: Mapping[str, Any]) -> dict[str, Any]:
-    """The same problem, hard conditions included, by DeepXDE with its usual float32 and uniform points."""
-    os.environ.setdefault("DDE_BACKEND", "pytorch")
-    import deepxde as dde
-
-    from gliodil.sampling.derivatives import Jet
-    from gliodil.sampling.problems.problem import values
-
-    dde.config.set_default_float("float32")
-    dde.config.set_random_seed(job["seed"])
-    # DeepXDE sets torch's defaults for the whole process; tensors made here name their type.
-    box, d = problem.box, problem.box.dimension
-    empty = torch.zeros(1, 0)
-
-    def jet(x: torch.Tensor, y: torch.Tensor) -> Jet:
-        c = torch.tensor(problem.second_order, dtype=x.dtype)
-        first = torch.cat([dde.grad.jacobian(y, x, i=0, j=axis) for axis in range(d)], 1).T
-        second = [
-            dde.grad.hessian(y, x, i=axis, j=axis) if bool(c[:, axis].any()) else torch.zeros_like(y)
-            for axis in range(d)
-        ]
-        return Jet(torch.cat([y.T, first, c @ torch.cat(second, 1).T]), c)
-
-    def equation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        r = problem.residual(x, jet(x, y), empty.expand(x.shape[0], -1))
-        return (r if problem.inside is None else r * problem.inside(x))[:, None]
-
-    generator = torch.Generator().manual_seed(job["seed"])
-    conditions, weights = [], [1.0]
-    for condition in problem.conditions:
-        x = condition.points(200, generator=generator, dtype=torch.float32).numpy()
-
-        def operator(x: torch.Tensor, y: torch.Tensor, _: Any, stated: Any = condition) -> torch.Tensor:
-            return stated.residual(x, jet(x, y), empty.expand(x.shape[0], -1))[:, None]
-
-        conditions.append(dde.icbc.PointSetOperatorBC(x, 0 * x[:, :1], operator))
-        weights.append(condition.weight)
-    count = 3 * MLP(box, setting.hidden).size
-    geometry = dde.geometry.Hypercube(list(box.lower), list(box.upper))
-    data = dde.data.PDE(geometry, equation, conditions, num_domain=count, train_distribution="pseudo")
-    network = dde.nn.FNN([d, *setting.hidden, 1], "tanh", "Glorot normal")
-    if problem.distance is not None or problem.lift is not None:
-
-        def transform(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            if problem.distance is not None:
-                y = values(problem.distance, x)[:, None] * y
-            return y if problem.lift is None else values(problem.lift, x)[:, None] + y
-
-        network.apply_output_transform(transform)
-    model = dde.Model(data, network)
-    if problem.exact is None:
-        raise ValueError("comparison needs an exact solution")
-    law = torch.Generator().manual_seed(job["seed"] + 1_000_003)
-    test = problem.draw_test(20_000, generator=law, dtype=torch.float64)
-    truth = problem.exact(test)
-    history: list[list[float]] = []
-    begin, looked = time.process_time(), 0.0
-
-    def spent() -> float:
-        return time.process_time() - begin - looked
-
-    def look() -> None:
-        nonlocal looked
-        before, now = time.process_time(), spent()
-        wrong = torch.as_tensor(model.predict(test.float().numpy())).double()[:, 0] - truth
-        mse = float(wrong.square().mean())
-        history.append([now, math.sqrt(mse / float(truth.square().mean())), mse, math.nan])
-        looked += time.process_time() - before
-
-    class Clock(dde.callbacks.Callback):  # type: ignore[misc]
-        """Looks now and then and ends training when its share of the time is over."""
-
-        def __init__(self, until: float) -> None:
-            super().__init__()
-            self.until, self.next = until, 0.0
-
-        def on_epoch_end(self) -> None:
-            now = spent()
-            if now >= self.next:
-                look()
-                self.next = now + job["budget_s"] / 60
-            if now >= self.until:
-                self.model.stop_training = True
-
-    adam_share = 0.5 if job["method"] == "deepxde-lbfgs" else 1.0
-    model.compile("adam", lr=1e-3, loss_weights=weights, verbose=0)
-    resample = dde.callbacks.PDEPointResampler(period=100)
-    clock = Clock(adam_share * job["budget_s"])
-    model.train(iterations=10_000_000, callbacks=[clock, resample], display_every=10_000_000, verbose=0)
-    if adam_share < 1:
-        limits = dde.optimizers.config
-        limits.set_LBFGS_options(maxiter=10_000_000, ftol=0, gtol=0)
-        # Its callbacks, and with them the clock, come round between calls of torch's optimizer only.
-        limits.LBFGS_options["iter_per_step"], limits.LBFGS_options["fun_per_step"] = 20, 25
-        model.compile("L-BFGS", loss_weights=weights, verbose=0)
-        model.train(callbacks=[Clock(job["budget_s"])], display_every=10_000_000, verbose=0)
-    look()
-    status = "budget" if math.isfinite(history[-1][1]) else "diverged"
-    return {
-        "status": status,
-        "message": dde.__version__,
-        "size": network.num_trainable_parameters(),
-        "history": history,
-    }
-
-
-def tables(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return one Markdown table per problem: error at the end and time to each level, medians over seeds."""
-    lines = ["# Time to accuracy", ""]
-    for problem in dict.fromkeys(run["problem"] for run in runs):
-        budgets = sorted({run["budget_s"] for run in runs if run["problem"] == problem})
-        for budget in budgets:
-            lines += [
-                f"## {problem}, {budget:g} CPU s",
-                "",
-                f"Evaluation law: {PROBLEMS[problem]().evaluation}.",
-                "",
-                "| method | seeds | parameters | rel. L2, median (range) | MSE | "
-                + " | ".join(f"s to {level:.0e}" for level in LEVELS)
-                + " | failures |",
-                "|---" * (6 + len(LEVELS)) + "|",
-            ]
-            chosen = [run for run in runs if run["problem"] == problem and run["budget_s"] == budget]
-            groups = {m: [r for r in chosen if r["method"] == m] for m in {r["method"] for r in chosen}}
-            for method, group in sorted(groups.items(), key=lambda item: median_error(item[1])):
-                lines.append(row(method, group))
-            lines.append("")
-    return "\n".join(lines)
-
-
-def final(run: Mapping[str, Any], column: int = 1) -> float:
-    """Return what a run ended with; a failed run ended with nothing."""
-    last = run["history"][-1][column] if run["history"] else None
-    return math.inf if last is None or not math.isfinite(last) else float(last)
-
-
-def median_error(group: Sequence[Mapping[str, Any]]) -> float:
-    """Median of the last errors; failures count as infinite."""
-    return statistics.median(final(run) for run in group)
-
-
-def reached(run: Mapping[str, Any], level: float) -> float:
-    """CPU seconds after which the error stays at or below the level at that moment first."""
-    return next((h[0] for h in run["history"] if h[1] is not None and h[1] <= level), math.inf)
-
-
-def row(method: str, group: Sequence[Mapping[str, Any]]) -> str:
-    """One line of a table."""
-    errors = sorted(final(run) for run in group)
-    times = [statistics.median(reached(run, level) for run in group) for level in LEVELS]
-    shown = [f"{t:.1f}" if math.isfinite(t) else "–" for t in times]
-    mse = statistics.median(final(run, 2) for run in group)
-    failures = sum(run["status"] in ("failed", "diverged") for run in group)
-    cells = [method, str(len(group)), str(max(run["size"] for run in group))]
-    cells += [f"{median_error(group):.1e} ({errors[0]:.1e} to {errors[-1]:.1e})", f"{mse:.1e}", *shown]
-    return "| " + " | ".join([*cells, str(failures)]) + " |"
-
-
-def draw(runs: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Write one figure per problem: error against CPU seconds, every seed thin, methods by colour."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    for problem in dict.fromkeys(run["problem"] for run in runs):
-        figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-        chosen = [run for run in runs if run["problem"] == problem and run["history"]]
-        for index, method in enumerate(sorted({run["method"] for run in chosen})):
-            for number, run in enumerate(r for r in chosen if r["method"] == method):
-                curve = [(h[0], h[1]) for h in run["history"] if h[1] is not None]
-                style = "--" if method in PEERS else "-"
-                label = method if number == 0 else None
-                axes.plot(
-                    *zip(*curve, strict=True), style, color=f"C{index % 10}", lw=1, alpha=0.8, label=label
-                )
-        axes.set(xscale="log", yscale="log", xlabel="CPU seconds", ylabel="relative L2 error", title=problem)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-        figure.savefig(out / f"sampling_{problem}.png", dpi=150)
-        pyplot.close(figure)
 
 
 def arguments() -> argparse.Namespace:
