@@ -13,7 +13,7 @@ its differences. Closed faces (impassable tissue, the rim of the crop) enter as 
 
 Rows of the least-squares problem:
 growth    (ψ_t − …)/ρ₀ · √(u (1 − u)), so that both tails of the front count, but less the further off they are
-seed      the same weight times ψ(x, 0) minus that of the seed
+seed      √u(x, 0) minus that of the seed
 labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
 priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
 
@@ -27,12 +27,10 @@ import math
 import numpy as np
 import torch
 
-from gliodil.inference.exact import SEED_RAMP
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
 from gliodil.inference.network_lift import Lift
 from gliodil.inference.parameters import ORIGIN_SCALE_MM, Scalars
-from gliodil.pde.operators import Faces
-from gliodil.pde.seed import CUTOFF, PEAK, SPREAD_MM2
+from gliodil.inference.spline import smooth_field
 from gliodil.sampling.derivatives import Jet, coordinates
 from gliodil.sampling.domain import Box
 from gliodil.sampling.objective import Objective
@@ -40,7 +38,11 @@ from gliodil.sampling.points import Points
 from gliodil.sampling.problems.problem import Condition, Problem
 from gliodil.sampling.solution import Solution
 
-GROWTH_ERROR = 0.02
+BEGIN = 0.04
+"""The network begins after this share of the time, when the ramp of the seed has smoothed."""
+TISSUE_MM = 2.0
+TAIL = 6.0
+GROWTH_ERROR = 0.1
 """Relative violation of the equation that counts as one standard deviation."""
 SEED_ERROR = 0.05
 EFFECTIVE_POINTS = 100.0
@@ -71,14 +73,17 @@ class PatientProblem:
         self.rate = float(start.proliferation_rate)
         self.lift = Lift(self.case, start, self.duration)
         self.parameters = loss.box()
-        self.white = _stencil(self.case.model.white_faces, grid.spacing)
-        self.grey = _stencil(self.case.model.grey_faces, grid.spacing)
+        self.white, self.grey = (
+            smooth_field(grid, field, start.diffusivity, width_mm=TISSUE_MM)
+            for field in (self.case.model.white, self.case.model.grey)
+        )
         self.near = self.case.model.passable & (self._distance() <= REACH_MM)
         self.cells = torch.nonzero(self.near).reshape(-1)
         self.rims = self._rims()
         self.centres = grid.centres().T
         extent = tuple(n * h for n, h in zip(grid.shape, grid.spacing, strict=True))
-        self.box = Box((0.0, 0.0, 0.0, 0.0), (*extent, self.duration))
+        self.begin = BEGIN * self.duration
+        self.box = Box((0.0, 0.0, 0.0, self.begin), (*extent, self.duration))
 
     @property
     def problem(self) -> Problem:
@@ -111,11 +116,10 @@ class PatientProblem:
     def growth(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return the weighted violation of the equation by the jet of ψ: (N,)."""
         p = self.decode(scalars)
-        cell = self.cell(x)
-        diffusion, drift = (
-            (w[:, cell] + g[:, cell] / p.wm_gm_ratio) * p.diffusivity
-            for w, g in zip(self.white, self.grey, strict=True)
-        )
+        place = coordinates(x, ())[:3]
+        white, grey = self.white.jet(*place).streams, self.grey.jet(*place).streams
+        mobility = (white[:4] + grey[:4] / p.wm_gm_ratio) * p.diffusivity
+        diffusion, drift = mobility[0], mobility[1:]
         sigma = torch.sigmoid(u.value)
         slope = u.gradient[:3]
         spreading = (diffusion * (u.second + (1 - 3 * sigma) * slope.square()) + drift * slope).sum(0)
@@ -124,10 +128,10 @@ class PatientProblem:
         return violation * (_weight(start) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
 
     def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
-        """Return ψ at the start minus that of the seed, weighted: (N,)."""
+        """Return √u at the beginning minus that of the seed, grown until then: (N,)."""
         origin = scalars[:, self.parameters.origins] * ORIGIN_SCALE_MM
-        wanted = _seed_front((x[:, :3] - origin).square().sum(1))
-        return (u.value - wanted) * _weight(wanted)
+        wanted = self.lift.grown_seed((x[:, :3] - origin).square().sum(1), x[:, 3])
+        return torch.sigmoid(-u.value) - torch.sigmoid(-wanted)
 
     def labels(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return how far ψ at the end is outside the interval the label allows, robust, in tolerances: (N,)."""
@@ -187,7 +191,7 @@ class PatientProblem:
 
     def _draw_seed(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
         """Draw centres of cells at the start."""
-        return self._centres(_choose(self.cells, count, generator), 0.0, dtype)
+        return self._centres(_choose(self.cells, count, generator), self.begin, dtype)
 
     def _draw_each_prior(self, count: int, *, generator: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
         """Return one point for every prior, which depends on no point."""
@@ -232,26 +236,5 @@ def _choose(of: torch.Tensor, count: int, generator: torch.Generator) -> torch.T
 
 
 def _weight(psi: torch.Tensor) -> torch.Tensor:
-    """√(u (1 − u))."""
-    u = density(psi)
-    return (u * (1 - u) + 1e-5).sqrt()
-
-
-def _seed_front(distance2: torch.Tensor) -> torch.Tensor:
-    """Return ψ of the ramped seed at a squared distance from its centre [mm²]; e⁻¹² of g is left outside."""
-    log_g = math.log(PEAK) - distance2 / (4 * SPREAD_MM2)
-    t = (0.5 + (log_g.exp() / CUTOFF - 1) / (2 * SEED_RAMP)).clamp(0, 1)
-    log_g = log_g + (t * t * (3 - 2 * t) + math.exp(-12)).log()
-    half = -log_g / 2
-    return half + torch.log1p(-(-half).exp())
-
-
-def _stencil(faces: Faces, spacing: tuple[float, float, float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return h² (c⁺ + c⁻)/2 [mm²·(1/mm²) = 1] and h (c⁺ − c⁻) [1/mm] of every cell, (3, N) each."""
-    diffusion, drift = [], []
-    for (c, s), h in zip(faces, spacing, strict=True):
-        after = torch.cat([c, c.new_zeros(s)])
-        before = torch.cat([c.new_zeros(s), c])
-        diffusion.append(h**2 * (after + before) / 2)
-        drift.append(h * (after - before))
-    return torch.stack(diffusion), torch.stack(drift)
+    """Return 1/cosh(ψ/6): both tails of the front count, for fronts are pulled by theirs, but less the further off."""
+    return 1 / torch.cosh(psi / TAIL)
