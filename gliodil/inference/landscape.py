@@ -14,6 +14,7 @@ import torch
 
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF
 from gliodil.inference.variables import TransformedLoss
+from gliodil.pde.memory import empty
 from gliodil.pde.odil import loops
 from gliodil.pde.odil.linear import LinearMap
 from gliodil.pde.odil.problem import Point, dot
@@ -45,9 +46,7 @@ class LossLandscape:
         for k, field in enumerate(self._fields):
             if field.shape[0] == levels:
                 return self._fields.pop(k)
-        return torch.empty(
-            levels, self.loss.steps_shape[1], dtype=self.loss.dtype, device=self.loss.impassable.device
-        )
+        return empty(levels, self.loss.steps_shape[1], like=self.loss.impassable)
 
     def give_back(self, *fields: torch.Tensor) -> None:
         """Keep fields for the next ``take``."""
@@ -110,7 +109,7 @@ class LocalLoss:
         of_model, of_data = self._linearized()
         d_last, d_y = of_data.pull([self._data.detach() * 2])
         (charge,) = torch.autograd.grad(self._charge, self._y, retain_graph=True, materialize_grads=True)
-        d_v = torch.empty_like(x[2])
+        d_v = empty(*x[2].shape, like=x[2])
         d_faces, d_rho = self._adjoint(d_last, d_v, scales)
         (through_model,) = of_model.pull([d_last, *d_faces.values, d_rho.to(self._rho)])
         d_w = d_last.div_(loss.loss.sigma_initial).add_(x[1], alpha=2)

@@ -82,6 +82,40 @@ def _towards(out, u, c, here, there, face, n):  # type: ignore
 
 
 @nb.njit(fastmath=FAST)
+def neighbours(u, strides, begin, n):  # type: ignore
+    """Views of the six neighbours of n cells, for a loop over them."""
+    p, q = strides[0], strides[1]
+    x0, x1 = u[begin - p : begin - p + n], u[begin + p : begin + p + n]
+    y0, y1 = u[begin - q : begin - q + n], u[begin + q : begin + q + n]
+    z0, z1 = u[begin - 1 : begin - 1 + n], u[begin + 1 : begin + 1 + n]
+    return x0, x1, y0, y1, z0, z1
+
+
+@nb.njit(fastmath=FAST)
+def sides(faces, strides, begin, n):  # type: ignore
+    """Views of the coefficients towards these neighbours."""
+    cx, cy, cz = faces
+    p, q, end = strides[0], strides[1], begin + n
+    return (
+        cx[begin - p : end - p],
+        cx[begin:end],
+        cy[begin - q : end - q],
+        cy[begin:end],
+        cz[begin - 1 : end - 1],
+        cz[begin:end],
+    )
+
+
+@nb.njit(fastmath=FAST)
+def inflow(here, x0, x1, y0, y1, z0, z1, fx0, fx1, fy0, fy1, fz0, fz1):  # type: ignore
+    """∇·(D∇u) in one cell."""
+    along_x = fx0 * (x0 - here) + fx1 * (x1 - here)
+    along_y = fy0 * (y0 - here) + fy1 * (y1 - here)
+    along_z = fz0 * (z0 - here) + fz1 * (z1 - here)
+    return along_x + along_y + along_z
+
+
+@nb.njit(fastmath=FAST)
 def add_diffusion(out, u, faces, strides, begin, end):  # type: ignore
     """out += ∇·(D∇u) in the cells from begin to end."""
     cells, plane = u.size, strides[0]
@@ -90,20 +124,14 @@ def add_diffusion(out, u, faces, strides, begin, end):  # type: ignore
         _add_axes(out, u, faces, strides, begin, end)
         return
     _add_axes(out, u, faces, strides, begin, inner_begin)
-    n, p, q = inner_end - inner_begin, plane, strides[1]
-    i = inner_begin
-    o, here = out[i : i + n], u[i : i + n]
-    x0, x1, y0, y1 = u[i - p : i - p + n], u[i + p : i + p + n], u[i - q : i - q + n], u[i + q : i + q + n]
-    z0, z1 = u[i - 1 : i - 1 + n], u[i + 1 : i + 1 + n]
-    cx, cy, cz = faces
-    fx0, fx1, fy0, fy1 = cx[i - p : i - p + n], cx[i : i + n], cy[i - q : i - q + n], cy[i : i + n]
-    fz0, fz1 = cz[i - 1 : i - 1 + n], cz[i : i + n]
+    n = inner_end - inner_begin
+    o, here = out[inner_begin:inner_end], u[inner_begin:inner_end]
+    x0, x1, y0, y1, z0, z1 = neighbours(u, strides, inner_begin, n)
+    fx0, fx1, fy0, fy1, fz0, fz1 = sides(faces, strides, inner_begin, n)
     for k in range(n):
-        c = here[k]
-        along_x = fx0[k] * (x0[k] - c) + fx1[k] * (x1[k] - c)
-        along_y = fy0[k] * (y0[k] - c) + fy1[k] * (y1[k] - c)
-        along_z = fz0[k] * (z0[k] - c) + fz1[k] * (z1[k] - c)
-        o[k] += along_x + along_y + along_z
+        o[k] += inflow(
+            here[k], x0[k], x1[k], y0[k], y1[k], z0[k], z1[k], fx0[k], fx1[k], fy0[k], fy1[k], fz0[k], fz1[k]
+        )
     _add_axes(out, u, faces, strides, inner_end, end)
 
 
@@ -141,17 +169,24 @@ def slope(u, zero, one):  # type: ignore
 @nb.njit(fastmath=FAST)
 def add_face_gradient(gradient, u, mu, factor, strides, begin, end):  # type: ignore
     """dL/dc −= factor (μ_there − μ_here)(u_there − u_here) at the faces from begin to end."""
-    cells = u.size
-    for axis in range(3):
+    cells, (p, q, _) = u.size, strides
+    gx, gy, gz = gradient
+    inner = max(begin, min(end, cells - p))
+    n = inner - begin
+    x, y, z = gx[begin:inner], gy[begin:inner], gz[begin:inner]
+    u0, m0 = u[begin:inner], mu[begin:inner]
+    ux, uy, uz = u[begin + p : inner + p], u[begin + q : inner + q], u[begin + 1 : inner + 1]
+    mx, my, mz = mu[begin + p : inner + p], mu[begin + q : inner + q], mu[begin + 1 : inner + 1]
+    for k in range(n):
+        c, m = u0[k], factor * m0[k]
+        x[k] -= (factor * mx[k] - m) * (ux[k] - c)
+        y[k] -= (factor * my[k] - m) * (uy[k] - c)
+        z[k] -= (factor * mz[k] - m) * (uz[k] - c)
+    for axis in range(1, 3):
         s = strides[axis]
-        n = min(end, cells - s) - begin
-        if n <= 0:
-            continue
-        g = gradient[axis][begin : begin + n]
-        m, m_there = mu[begin : begin + n], mu[begin + s : begin + s + n]
-        u_here, u_there = u[begin : begin + n], u[begin + s : begin + s + n]
-        for k in range(n):
-            g[k] -= factor * (m_there[k] - m[k]) * (u_there[k] - u_here[k])
+        g = gradient[axis]
+        for k in range(inner, min(end, cells - s)):
+            g[k] -= factor * (mu[k + s] - mu[k]) * (u[k + s] - u[k])
 
 
 @nb.njit(parallel=True, fastmath=FAST, cache=True)

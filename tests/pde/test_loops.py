@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -164,6 +164,46 @@ def test_compiled_tangent_is_the_plain_one(
         loops.tangent(d_u, d_v, a.u, a.faces, RHO, a.d_faces, a.d_growth, a.steps)
         results.append(d_u)
     assert_same(*results)
+
+
+def all_sweeps(a: Problem) -> list[torch.Tensor]:
+    """What the three loops make of a problem."""
+    adjoint, d_v, d_u = a.d_u.clone(), torch.full_like(a.v, torch.nan), a.d_u.clone()
+    u = torch.full_like(a.u, torch.nan)
+    u[0] = a.u[0]
+    sums = loops.forward(u, a.v, a.faces, a.impassable, RHO, a.steps)
+    faces, rho = loops.backward(adjoint, d_v, a.u, a.faces, a.impassable, RHO, a.steps, (0.7, 0.4))
+    loops.tangent(d_u, a.d_v, a.u, a.faces, RHO, a.d_faces, a.d_growth, a.steps)
+    return [u, *sums, adjoint, d_v, rho, *faces.values, d_u]
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1e-3, 1e-25], ids=["few stages", "one group", "many groups"])
+@pytest.mark.parametrize("shape", [(24, 50, 40), (40, 2, 3), (9, 8, 1), (2, 9, 9), (24, 5, 5)])
+def test_stages_pass_together_among_any_number_of_threads(
+    random_model: ModelFactory, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], tolerance: float
+) -> None:
+    """Parts of many planes, of a few and of less than one; of many blocks and of one; one group of stages or more."""
+    a = problem(random_model(shape, seed=2, holes=0.3), count=3, tolerance=tolerance)
+    results = []
+    for parts in (1, 2, 3, 7):
+        monkeypatch.setattr(compiled, "threads", lambda _, parts=parts: nullcontext(parts))
+        results.append(all_sweeps(a))
+    plain(monkeypatch)
+    expected = all_sweeps(a)
+    for result in results:
+        for x, y in zip(result, expected, strict=True):
+            assert_same(x, y, 1e-12)
+
+
+@pytest.mark.usefixtures("parts")
+def test_steps_without_relaxation(random_model: ModelFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a single weight, forward steps stay where they begin; linear ones are a multiple of what they solve for."""
+    a = problem(random_model((4, 3, 2), seed=2))
+    a = replace(a, steps=replace(a.steps, weights=a.steps.weights[:1]))
+    found = all_sweeps(a)
+    plain(monkeypatch)
+    for x, y in zip(found, all_sweeps(a), strict=True):
+        assert_same(x, y)
 
 
 @pytest.mark.usefixtures("kernel")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gliodil.pde.memory import empty
 from gliodil.pde.odil import loops
 from gliodil.pde.odil.steps import Steps
 from gliodil.pde.operators import Faces
@@ -89,7 +90,7 @@ class _Sweep(torch.autograd.Function):
         count: int | None,
     ) -> tuple[torch.Tensor, ...]:
         faces, growth = Faces((cx, cy, cz), strides), float(rho)
-        u = u0.new_empty((count if v is None else v.shape[0]) + 1, u0.shape[0])  # type: ignore[operator]
+        u = empty((count if v is None else v.shape[0]) + 1, u0.shape[0], like=u0)  # type: ignore[operator]
         u[0] = u0
         bounds, outside = loops.forward(u, v, faces, impassable, growth, steps)
         ctx.save_for_backward(u, cx, cy, cz, impassable)
@@ -105,6 +106,6 @@ class _Sweep(torch.autograd.Function):
         # One transfer to the host before the loop; none inside it.
         scales = 2 * float(d_bounds), 2 * float(d_outside)
         adjoint = d_last.clone()
-        d_v = torch.empty_like(u[1:]) if ctx.with_error else None
+        d_v = empty(*u[1:].shape, like=u) if ctx.with_error else None
         d_faces, d_rho = loops.backward(adjoint, d_v, u, faces, impassable, ctx.growth, ctx.steps, scales)
         return adjoint, d_v, *d_faces.values, d_rho.to(cx.dtype), None, None, None, None
