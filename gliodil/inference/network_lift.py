@@ -1,6 +1,6 @@
 """Where a patient's network starts: at the seed, growing in uniform tissue, and then on a front that ends at the labels.
 
-    ψ₀(x, t) = F(x, t) + [ψ_r(|x − x₀|, t) − F(x, t)] e^{−t/τ},      F(x, t) = ψ_T(x) + ⅚ρ (T − t),      u = (1 + e^ψ)⁻²
+    ψ₀(x, t) = F(x, t) + [ψ_r(|x − x₀|, t) − F(x, t)] e^{−(t−t₀)/τ},      F(x, t) = ψ_T(x) + ⅚ρ (T − t),      u = (1 + e^ψ)⁻²
 
     ψ_r   the ramped seed, growing in uniform tissue: with σ = 1/(1 + e^{−ψ})
               ∂ψ/∂t = D [ψ″ + 2ψ′/r + (1 − 3σ) ψ′²] − ρ (1 − σ/2)
@@ -51,11 +51,11 @@ class Lift:
         The labels.
     start
         Scalars that give D, ρ, R, the seed's place and the thresholds.
-    duration
-        T [day].
+    begin, duration
+        t₀ and T [day].
     """
 
-    def __init__(self, case: Case, start: Scalars, duration: float) -> None:
+    def __init__(self, case: Case, start: Scalars, *, begin: float, duration: float) -> None:
         grid, rate = case.grid, float(start.proliferation_rate)
         like, front = start.diffusivity, front_along_labels(case, start)
         self.front = smooth_field(grid, front, like, width_mm=SMOOTHING_MM)
@@ -64,7 +64,8 @@ class Lift:
         reach = math.hypot(*(n * h for n, h in zip(grid.shape, grid.spacing, strict=True)))
         ball = uniform_growth(float(start.diffusivity) * mobility, rate, duration, reach)
         self.ball = Spline.through(ball, like, spacing=(RADIAL_MM, duration / TIMES), first=(0.0, 0.0))
-        self.pace, self.origin, self.duration = _WAVE_PACE * rate, start.origins[0].tolist(), duration
+        self.pace, self.origin = _WAVE_PACE * rate, start.origins[0].tolist()
+        self.begin, self.duration = begin, duration
 
     def __call__(self, x: Sequence[Jet]) -> Jet:
         """Return ψ₀, given x, y, z [mm] and t [day] as jets."""
@@ -72,7 +73,7 @@ class Lift:
         front = self.front.jet(*place) + (self.duration - time) * self.pace
         a, b, c = ((jet - centre) ** 2 for jet, centre in zip(place, self.origin, strict=True))
         ball = self.ball.jet((a + b + c + CENTRE_MM**2) ** 0.5, time)
-        kept = (time * (-1 / (MEMORY * self.duration))).exp()
+        kept = ((self.begin - time) * (1 / (MEMORY * self.duration))).exp()
         started: Jet = front + (ball - front) * kept
         return started
 

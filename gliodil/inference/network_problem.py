@@ -13,7 +13,7 @@ its differences. Closed faces (impassable tissue, the rim of the crop) enter as 
 
 Rows of the least-squares problem:
 growth    (ψ_t − …)/ρ₀ · √(u (1 − u)), so that both tails of the front count, but less the further off they are
-seed      √u(x, 0) minus that of the seed
+seed      the same weight times ψ at the beginning minus that of the seed
 labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
 priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
 
@@ -44,7 +44,7 @@ TISSUE_MM = 2.0
 TAIL = 6.0
 GROWTH_ERROR = 0.1
 """Relative violation of the equation that counts as one standard deviation."""
-SEED_ERROR = 0.05
+SEED_ERROR = 0.1
 EFFECTIVE_POINTS = 100.0
 """How many independent observations the rows of the equation, and of the seed, stand for."""
 WEIGHT_LABELS = 60.0
@@ -71,7 +71,8 @@ class PatientProblem:
         grid = self.case.grid
         self.duration = loss.config.duration_days
         self.rate = float(start.proliferation_rate)
-        self.lift = Lift(self.case, start, self.duration)
+        self.begin = BEGIN * self.duration
+        self.lift = Lift(self.case, start, begin=self.begin, duration=self.duration)
         self.parameters = loss.box()
         self.white, self.grey = (
             smooth_field(grid, field, start.diffusivity, width_mm=TISSUE_MM)
@@ -82,7 +83,6 @@ class PatientProblem:
         self.rims = self._rims()
         self.centres = grid.centres().T
         extent = tuple(n * h for n, h in zip(grid.shape, grid.spacing, strict=True))
-        self.begin = BEGIN * self.duration
         self.box = Box((0.0, 0.0, 0.0, self.begin), (*extent, self.duration))
 
     @property
@@ -128,10 +128,10 @@ class PatientProblem:
         return violation * (_weight(start) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
 
     def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
-        """Return √u at the beginning minus that of the seed, grown until then: (N,)."""
+        """Return ψ at the beginning minus that of the seed, grown until then, weighted: (N,)."""
         origin = scalars[:, self.parameters.origins] * ORIGIN_SCALE_MM
         wanted = self.lift.grown_seed((x[:, :3] - origin).square().sum(1), x[:, 3])
-        return torch.sigmoid(-u.value) - torch.sigmoid(-wanted)
+        return (u.value - wanted) * _weight(wanted)
 
     def labels(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return how far ψ at the end is outside the interval the label allows, robust, in tolerances: (N,)."""
