@@ -1,6 +1,8 @@
 """Where a patient's network starts: at the seed, growing in uniform tissue, and then on a front that ends at the labels.
 
-    ψ₀(x, t) = F(x, t) + [ψ_r(|x − x₀|, t) − F(x, t)] e^{−(t−t₀)/τ},      F(x, t) = ψ_T(x) + ⅚ρ (T − t),      u = (1 + e^ψ)⁻²
+    ψ₀(x, t) = F(x, t) + [ψ_r(|x − x₀|, t) − F(x, t)] e^{−(t−t₀)/τ},     F(x, t) = ψ_T(x) + ⅚ρ (T − t)
+
+where u = (1 + e^ψ)⁻², and
 
     ψ_r   the ramped seed, growing in uniform tissue: with σ = 1/(1 + e^{−ψ})
               ∂ψ/∂t = D [ψ″ + 2ψ′/r + (1 − 3σ) ψ′²] − ρ (1 − σ/2)

@@ -4,16 +4,16 @@ The network is the front coordinate ψ(x, t), not the density: with u = (1 + e^�
 in ψ, ahead of it and behind it alike (Ablowitz & Zeppetella 1979), and u stays in (0, 1). With σ = 1/(1 + e^{−ψ}) the
 equation divided by du/dψ is
 
-    ψ_t = Σ_a [D_a ∂_aa ψ + b_a ∂_a ψ + D_a (1 − 3σ) (∂_a ψ)²] − ρ (1 − σ/2),
+    ψ_t = D [Δψ + (1 − 3σ) |∇ψ|²] + ∇D·∇ψ − ρ (1 − σ/2),      D(x) = D (w + g/R)
 
-    D_a = h_a² (c_a⁺ + c_a⁻)/2,   b_a = h_a (c_a⁺ − c_a⁻)
-
-with the coefficients c of the two faces of the cell along axis a, as in ``pde.operators``: what Taylor's series makes of
-its differences. Closed faces (impassable tissue, the rim of the crop) enter as they do there.
+with the maps w of white and g of grey matter smoothed by 2 mm (arithmetic means of the tissue carry fronts as the tissue
+does), since a network resolves no single cell: what it leaves of the residual there grows with D, and a fit that infers
+D would lower it.
 
 Rows of the least-squares problem:
-growth    (ψ_t − …)/ρ₀ · √(u (1 − u)), so that both tails of the front count, but less the further off they are
-seed      the same weight times ψ at the beginning minus that of the seed
+growth    (ψ_t − …)/ρ₀ · 1/cosh(ψ₀/6), ψ₀ the field training starts from: fixed, so that no field makes its own rows
+          light, and broad, because fronts are pulled by their tails: one that is too shallow makes any rate fit
+seed      ψ at the beginning minus that of the seed, with the same weight at the seed's ψ
 labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
 priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
 
@@ -41,10 +41,13 @@ from gliodil.sampling.solution import Solution
 BEGIN = 0.04
 """The network begins after this share of the time, when the ramp of the seed has smoothed."""
 TISSUE_MM = 2.0
+"""Standard deviation of the Gaussian that smooths the tissue maps."""
 TAIL = 6.0
+"""Scale of ψ in the weight of the equation."""
 GROWTH_ERROR = 0.1
 """Relative violation of the equation that counts as one standard deviation."""
 SEED_ERROR = 0.1
+"""Deviation of ψ from the seed that counts as one standard deviation."""
 EFFECTIVE_POINTS = 100.0
 """How many independent observations the rows of the equation, and of the seed, stand for."""
 WEIGHT_LABELS = 60.0
