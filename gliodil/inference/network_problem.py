@@ -11,8 +11,9 @@ does), since a network resolves no single cell: what it leaves of the residual t
 D would lower it.
 
 Rows of the least-squares problem:
-growth    (ψ_t − …)/ρ₀ · 1/cosh(ψ₀/6), ψ₀ the field training starts from: fixed, so that no field makes its own rows
-          light, and broad, because fronts are pulled by their tails: one that is too shallow makes any rate fit
+growth    (ψ_t − …)/(ρ₀ + D₀|∇ψ₀|²) · 1/cosh(ψ₀/6), where ψ₀, ρ₀ and D₀ are what training starts from: fixed, so that
+          no field makes its own rows light, and broad, because fronts are pulled by their tails: one that is too
+          shallow makes any rate fit
 seed      ψ at the beginning minus that of the seed, with the same weight at the seed's ψ
 labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
 priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
@@ -127,8 +128,9 @@ class PatientProblem:
         slope = u.gradient[:3]
         spreading = (diffusion * (u.second + (1 - 3 * sigma) * slope.square()) + drift * slope).sum(0)
         violation = u.gradient[3] - spreading + p.proliferation_rate * (1 - sigma / 2)
-        start = self.lift(coordinates(x, ())).value
-        return violation * (_weight(start) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR / self.rate))
+        start = self.lift(coordinates(x, ()))
+        pace = self.rate + self.start.diffusivity * start.gradient[:3].square().sum(0)
+        return violation * (_weight(start.value) / pace * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR))
 
     def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return ψ at the beginning minus that of the seed, grown until then, weighted: (N,)."""
