@@ -13,7 +13,7 @@ D would lower it.
 Rows of the least-squares problem:
 growth    (ψ_t − …)/(ρ₀ + D₀|∇ψ₀|²) · 1/cosh(ψ₀/6), where ψ₀, ρ₀ and D₀ are what training starts from: fixed, so that
           no field makes its own rows light, and broad, because fronts are pulled by their tails: one that is too
-          shallow makes any rate fit
+          shallow makes any rate fit; robust like the labels
 seed      ψ at the beginning minus that of the seed, with the same weight at the seed's ψ
 labels    √6 mm times the distance of ψ(x, T) from the interval between thresholds, robust as in ``informed_loss``
 priors    deviations of the scalars from the priors of ``informed_loss``, in standard deviations
@@ -47,6 +47,8 @@ TAIL = 6.0
 """Scale of ψ in the weight of the equation."""
 GROWTH_ERROR = 0.1
 """Relative violation of the equation that counts as one standard deviation."""
+OUTLIER = 0.5
+"""Relative violations beyond this have a bounded say: there the tissue maps or the model are wrong."""
 SEED_ERROR = 0.1
 """Deviation of ψ from the seed that counts as one standard deviation."""
 EFFECTIVE_POINTS = 100.0
@@ -130,7 +132,9 @@ class PatientProblem:
         violation = u.gradient[3] - spreading + p.proliferation_rate * (1 - sigma / 2)
         start = self.lift(coordinates(x, ()))
         pace = self.rate + self.start.diffusivity * start.gradient[:3].square().sum(0)
-        return violation * (_weight(start.value) / pace * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR))
+        relative = violation / pace
+        bounded = relative / (1 + (relative / OUTLIER).square()).sqrt()
+        return bounded * (_weight(start.value) * (math.sqrt(EFFECTIVE_POINTS) / GROWTH_ERROR))
 
     def seed(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return ψ at the beginning minus that of the seed, grown until then, weighted: (N,)."""
