@@ -230,7 +230,7 @@ def table(cohort: str, rows: list[dict[str, Any]], methods: list[str]) -> str:
     exact = sum(r["physics"] == "exact" for r in by[methods[0]].values())
     lines.append(f"{methods[0]} kept the equation exactly in {exact}")
     lines.append(f"paired mean difference, {methods[0]} minus the other [95 % bootstrap interval]")
-    for name in ("dice_10", "dice_1", "relative_l2", "coverage"):
+    for name in ("dice_10", "dice_1", "relative_l2", "coverage", "cover_3mm"):
         cells = [difference(by[methods[0]], by[m], name) for m in methods]
         lines.append(f"{name:<22}" + "".join(f"{c:>24}" for c in cells))
     lines.append(

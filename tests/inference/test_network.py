@@ -68,7 +68,7 @@ def test_a_travelling_front_violates_nothing(case: Case) -> None:
 
 
 def test_rows_are_the_equation_divided(case: Case) -> None:
-    """For any ψ, growth() is [∂u/∂t − ∇·(D∇u) − ρu(1 − u)] / (du/dψ), here by differences of fluxes, times its weight."""
+    """growth() is [∂u/∂t − ∇·(D∇u) − ρu(1 − u)] / (du/dψ) for any ψ, here by differences of fluxes."""
     rows = rows_of(case)
     h, p = 0.02, rows.start
     wave = torch.tensor([0.11, -0.07, 0.05, -0.03], dtype=torch.float64)
