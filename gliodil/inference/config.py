@@ -76,7 +76,7 @@ class FitConfig:
     method: Method = "odil"
     network_width: int = 20
     network_depth: int = 2
-    network_budget_s: float = 240.0
+    network_budget_s: float = 120.0
     seed: int = 0
     device: str = "auto"
 

@@ -47,7 +47,7 @@ TAIL = 6.0
 """Scale of ψ in the weight of the equation."""
 GROWTH_ERROR = 0.1
 """Relative violation of the equation that counts as one standard deviation."""
-OUTLIER = 0.5
+OUTLIER = 2.0
 """Relative violations beyond this have a bounded say: there the tissue maps or the model are wrong."""
 SEED_ERROR = 0.1
 """Deviation of ψ from the seed that counts as one standard deviation."""
