@@ -152,7 +152,7 @@ def test_the_seconds_a_network_had_are_counted(
     checkpoint = Checkpoint(path, interval_s=0)
     key = header.split('"key": "')[1].split('"')[0]
     _, loops = read_states(path, key)
-    loops[-1]["cpu_s"] = 2e4
+    loops[-1]["progress"]["cpu_s"] = 2e4
     write_states(path, key, loops)
     found = fit(patient, config=quick_network, checkpoint=checkpoint)
     assert len(found.history.total) == 3  # no further draw
