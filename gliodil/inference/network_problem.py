@@ -122,15 +122,15 @@ class PatientProblem:
     def growth(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return the weighted violation of the equation by the jet of ψ: (N,)."""
         p = self.decode(scalars)
-        place = coordinates(x, ())[:3]
-        white, grey = self.white.jet(*place).streams, self.grey.jet(*place).streams
+        at = coordinates(x, ())
+        white, grey = self.white.jet(*at[:3]).streams, self.grey.jet(*at[:3]).streams
         mobility = (white[:4] + grey[:4] / p.wm_gm_ratio) * p.diffusivity
         diffusion, drift = mobility[0], mobility[1:]
         sigma = torch.sigmoid(u.value)
         slope = u.gradient[:3]
         spreading = (diffusion * (u.second + (1 - 3 * sigma) * slope.square()) + drift * slope).sum(0)
         violation = u.gradient[3] - spreading + p.proliferation_rate * (1 - sigma / 2)
-        start = self.lift(coordinates(x, ()))
+        start = self.lift(at)
         pace = self.rate + self.start.diffusivity * start.gradient[:3].square().sum(0)
         relative = violation / pace
         bounded = relative / (1 + (relative / OUTLIER).square()).sqrt()
