@@ -39,7 +39,7 @@ from gliodil.sampling.solve import solve
 FIRST_SCALE = 4.0
 """Spread of the first layer's weights: features of a quarter of the crop's half width to begin with."""
 POINTS, RESAMPLE, ADAPT, PATIENCE = 12_000, 3, 2, 30
-"""Interior points of a draw; steps on it; draws between two updates of the flow; draws without gain that end the training."""
+"""Interior points of a draw; steps on it; draws between updates of the flow; draws without gain that end it all."""
 CONDITION_POINTS = 3000
 FIRST_DAMPING = 1.0
 DECAY = 1e-3

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gliodil.inference.blur import blur
 from gliodil.pde.grid import Grid
 from gliodil.sampling.derivatives import Jet
 
@@ -74,7 +75,7 @@ class Spline:
 def smooth_field(grid: Grid, field: torch.Tensor, like: torch.Tensor, *, width_mm: float) -> Spline:
     """Return a field of cells (N,), smoothed by a Gaussian of this standard deviation, over x, y, z from the corner."""
     x, y, z = grid.spacing
-    values = ndimage.gaussian_filter(grid.box(field).cpu().numpy(), [width_mm / h for h in grid.spacing])
+    values = blur(grid.box(field), [width_mm / h for h in grid.spacing]).cpu().numpy()
     return Spline.through(values, like, spacing=(x, y, z), first=(x / 2, y / 2, z / 2))
 
 
