@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gliodil.pde import fused
 from gliodil.pde.grid import Grid
 from gliodil.pde.multigrid import MultigridField, prolong
 
@@ -63,3 +64,30 @@ def test_gradients_are_the_adjoint_of_composition() -> None:
     forward = float((field.compose(direction) * weight).sum())
     backward = sum(float((g * d).sum()) for g, d in zip(gradient, direction, strict=True))
     assert forward == pytest.approx(backward, rel=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "steps"), [((8, 4, 6), 8), ((6, 5, 4), 7), ((1, 9, 3), 5), ((2, 1, 1), 1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-5)])
+def test_compiled_composition_is_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, int, int],
+    steps: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    grid = Grid(shape, (1.0, 1.0, 1.0), dtype=dtype)
+    field = MultigridField(grid, steps, levels=4)
+    torch.manual_seed(2)
+    levels = [torch.randn(s, dtype=dtype, requires_grad=True) for s in field.shapes]
+    before = [x.detach().clone() for x in levels]
+    weight = torch.randn(grid.cells, steps, dtype=dtype).T  # a gradient that is not contiguous
+    results = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr(fused, "applies", lambda *_: False)
+        u = field.compose(levels)
+        results.append([u.detach(), *torch.autograd.grad((u * weight).sum(), levels)])
+    for found, expected in zip(*results, strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * float(expected.abs().max() + 1))
+    assert all(torch.equal(x, y) for x, y in zip(levels, before, strict=True))
