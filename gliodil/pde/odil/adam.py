@@ -22,7 +22,7 @@ def adam(
         return Minimum(**kept["minimum"])
     objective = record.count(objective)
     x = [t.detach().clone() for t in x0] if kept is None else kept["x"]
-    optimizer = torch.optim.Adam(x, lr=learning_rate)
+    optimizer = torch.optim.Adam(x, lr=learning_rate, fused=True)
     done = 0
     if kept is not None:
         done = kept["done"]
