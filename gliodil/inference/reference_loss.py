@@ -22,7 +22,9 @@ import torch
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
+from gliodil.pde import fused
 from gliodil.pde.lattice import GridRates, plain_rates
+from gliodil.pde.odil.field import field_squares
 from gliodil.pde.residual import theta_residual
 from gliodil.pde.seed import gaussian_seed
 
@@ -119,6 +121,14 @@ class ReferenceLoss:
         """Return the rates of the equation on the grid: the parameters as they are."""
         return plain_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio)
 
+    def level_residuals(self, first: torch.Tensor, last: torch.Tensor, p: Scalars) -> Terms:
+        """Return the weighted residuals that see no more of the field than its first and last level."""
+        return {
+            "initial": (first - self.seed(p.origins)) * self.sigma_initial,
+            **self.data_residuals(last, p),
+            "parameters": self.parameter_residuals(p),
+        }
+
     def field_residuals(self, u: torch.Tensor, p: Scalars) -> Terms:
         """Return every weighted residual for a space-time field u of shape (Nt, N): the definition."""
         case = self.case
@@ -128,16 +138,29 @@ class ReferenceLoss:
         scale = 1 / math.sqrt(self.entries)
         return {
             "pde": r * self.sigma_pde,
-            "initial": (u[0] - self.seed(p.origins)) * self.sigma_initial,
-            **self.data_residuals(u[-1], p),
+            **self.level_residuals(u[0], u[-1], p),
             "bounds": (u - u.clamp(0, 1)) * (WEIGHT_BOUNDS * scale),
             "csf": u * self.impassable * (WEIGHT_CSF * scale),
-            "parameters": self.parameter_residuals(p),
         }
 
     def of_field(self, u: torch.Tensor, p: Scalars) -> Terms:
         """Return every term for a space-time field u, shape (Nt, N); differentiable."""
-        return squares(self.field_residuals(u, p))
+        if not fused.applies(u):
+            return squares(self.field_residuals(u, p))
+        case, rates = self.case, self.rates(p)
+        seen = field_squares(
+            u.to(case.grid.dtype),
+            rates.coefficients(case.model),
+            rates.proliferation,
+            self.impassable,
+            dt=self.config.dt,
+        )
+        return {
+            "pde": seen.physics * self.sigma_pde**2,
+            **squares(self.level_residuals(seen.first, seen.last, p)),
+            "bounds": seen.bounds * (WEIGHT_BOUNDS**2 / self.entries),
+            "csf": seen.outside * (WEIGHT_CSF**2 / self.entries),
+        }
 
 
 def squares(residuals: Terms) -> Terms:

@@ -12,7 +12,7 @@ import torch
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Scalars
-from gliodil.inference.reference_loss import ReferenceLoss
+from gliodil.inference.reference_loss import ReferenceLoss, squares
 
 LAMBDA = 1.7
 
@@ -141,6 +141,28 @@ def test_a_perfect_field_costs_nothing(case: Case, loss: ReferenceLoss) -> None:
     assert float(terms["pde"]) == float(terms["initial"]) == float(terms["bounds"]) == 0
     good = Scalars.of(diffusivity=0.3, proliferation_rate=0.1, origins=p.origins)
     assert float(loss.of_field(u, good)["parameters"]) == 0
+
+
+def test_compiled_terms_and_gradient_are_those_of_the_residuals(case: Case, loss: ReferenceLoss) -> None:
+    """In the field and in every scalar."""
+    p = parameters(case)
+    names = [f.name for f in fields(Scalars)]
+    inputs = [field(case, loss.config.steps), *(getattr(p, name) for name in names)]
+    results = []
+    for terms in (loss.of_field, lambda u, p: squares(loss.field_residuals(u, p))):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        found = terms(leaves[0], Scalars(**dict(zip(names, leaves[1:], strict=True))))
+        total = torch.stack(list(found.values())).sum()
+        values = {name: float(t.detach()) for name, t in found.items()}
+        results.append((values, torch.autograd.grad(total, leaves, materialize_grads=True)))
+    (found, gradient), (expected, definition) = results
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-12), name
+    for name, g, right in zip(["u", *names], gradient, definition, strict=True):
+        size = float(right.abs().max())
+        assert size > 0 or name in {"threshold_necrotic", "pet_scale", "pet_background"}
+        torch.testing.assert_close(g, right, rtol=0, atol=1e-12 * size, msg=name)
 
 
 def test_gradient_in_the_field(case: Case, loss: ReferenceLoss) -> None:
