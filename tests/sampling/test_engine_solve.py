@@ -17,6 +17,7 @@ from gliodil.sampling.local import Growth, least_squares, solve_local
 from gliodil.sampling.networks import MLP
 from gliodil.sampling.objective import Objective
 from gliodil.sampling.optimizers.catalogue import OPTIMIZERS
+from gliodil.sampling.optimizers.damped import gram
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.points import Points
 from gliodil.sampling.problems.catalogue import PROBLEMS
@@ -135,6 +136,40 @@ def test_lm_converges_quadratically_where_the_residual_vanishes(method: str) -> 
     assert errors[-1] < 1e-7
     for before, after in pairwise(errors):
         assert after < 2 * before**2 + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("method", "damping"), [("primal", 1e-3), ("primal", 1e-13), ("dual", 1e-3), ("iterative", 1e-3)]
+)
+def test_a_step_follows_the_curvature_of_the_residual(method: str, damping: float) -> None:
+    theta = torch.tensor([1.0, 1.2], dtype=torch.float64)
+    r, jacobian = Fixed().linearize(theta)
+    norms = jacobian.norm(dim=0)
+    scale = (norms * norms.square().mean().sqrt()).sqrt()
+    damped = jacobian.T @ jacobian + damping * scale.square().diag()
+    delta = -torch.linalg.solve(damped, jacobian.T @ r)
+    second = torch.stack([2 * delta[0] ** 2, 2 * delta[0] * delta[1], 0 * delta[0]])
+    bent = theta + delta - 0.5 * torch.linalg.solve(damped, jacobian.T @ second)
+    assert Fixed().loss(bent) < 0.5 * Fixed().loss(theta + delta)
+    optimizer = LevenbergMarquardt(damping=damping, method=method, rank=2)
+    found, loss, moved = optimizer.step(Fixed(), theta)
+    torch.testing.assert_close(found, bent, rtol=1e-9, atol=1e-9)
+    assert moved
+    assert loss == pytest.approx(Fixed().loss(bent), rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_lower_triangle_of_the_gram_matrix_is_right(threads: int, dtype: torch.dtype) -> None:
+    before = torch.get_num_threads()
+    a = torch.randn(40, 7, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    try:
+        torch.set_num_threads(threads)
+        found = gram(a)
+    finally:
+        torch.set_num_threads(before)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.tril(), (a.T @ a).tril())
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))

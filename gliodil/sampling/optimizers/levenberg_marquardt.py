@@ -1,14 +1,15 @@
 """Levenberg-Marquardt on weighted residuals: the Gauss-Newton model with a damping that follows the gain ratio.
 
-    (JᵀJ + λ S²) δ = -Jᵀr,     S = column norms of J (never below a fraction of the largest ever seen),
+    (JᵀJ + λ S²) δ = -Jᵀr,     S_j = (n_j n̄)^½,     n_j = |J_j| (never below a fraction of the largest)
 
-and λ is divided or multiplied according to ρ = (actual decrease)/(decrease the linear model promised).
+where n̄ is the root mean square of the n_j: halfway between Levenberg's S = 1 and Marquardt's S = n, which lets
+parameters drift that hardly matter. λ is divided or multiplied according to ρ = (actual decrease)/(decrease the linear
+model promised). The valleys of a network's loss are curved, so the step follows the curve to second order (geodesic
+acceleration; Transtrum & Sethna, arXiv 1201.5885):
 
-Three ways to the same step:
-primal      rows > P:  Cholesky of AᵀA + λ I with A = J S⁻¹, while λ is far above rounding; below
-            that A = QR once and [R; √λ I] for every λ tried, so that condition numbers are not squared
-dual        rows ≤ P:  δ = -S⁻¹ Aᵀ (A Aᵀ + λ I)⁻¹ r with A = J S⁻¹
-iterative   large P:   conjugate gradients on the damped normal equations with a randomized Nyström preconditioner
+    θ ← θ + δ + ½ a,     (JᵀJ + λ S²) a = -Jᵀ r″,     r″ = ∂²r(θ + tδ)/∂t² ≈ 2/h [(r(θ + hδ) - r)/h - Jδ]
+
+where that ends lower than θ + δ, and |S a| ≤ 3/2 |S δ|; beyond that the expansion is not trusted.
 
 Parameters in which the residual is linear (the network's last layer) can be re-solved exactly after every step:
 variable projection. For a nonlinear problem that is one more Gauss-Newton step in them, kept if it helps.
@@ -17,12 +18,16 @@ variable projection. For a nonlinear problem that is one more Gauss-Newton step 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from gliodil.pde.resume import State
 from gliodil.sampling.objective import Objective
+from gliodil.sampling.optimizers.damped import Dual, Iterative, Model, Primal
+
+# How far along δ the curvature is looked at; the longest bend, in lengths of δ.
+PROBE = 0.1
+BENT = 0.75
 
 
 @dataclass
@@ -32,7 +37,7 @@ class LevenbergMarquardt:
     Attributes
     ----------
     damping
-        λ, relative to the squared column norms; adapted.
+        λ, relative to S²; adapted.
     smallest
         λ never falls below this.
     projection
@@ -76,16 +81,26 @@ class LevenbergMarquardt:
         """Return the next θ, its loss and whether it moved."""
         r, jacobian = objective.linearize(theta)
         loss = 0.5 * float(r.square().sum())
-        norms = jacobian.norm(dim=0)
-        scale = norms.clamp_min(1e-8 * float(norms.max()) + 1e-300)
-        solve = self._factor(jacobian.div_(scale), r)
+        norms = jacobian.square().sum(0).sqrt()
+        norms = norms.clamp_min(1e-8 * float(norms.max()) + 1e-300)
+        scale = (norms * norms.square().mean().sqrt()).sqrt()
+        a = jacobian.div_(scale)
+        model = self._model(a, r)
         for _ in range(self.trials):
-            delta, promised = solve(self.damping)
+            delta, promised = model.step(self.damping)
             trial = theta + delta / scale
             found = objective.loss(trial)
+            ahead = objective.residual(theta + PROBE * delta / scale)
+            bend = 0.5 * model.along((2 / PROBE) * ((ahead - r) / PROBE - a @ delta))
+            if float(bend.norm()) <= BENT * float(delta.norm()):
+                bent = trial + bend / scale
+                lower = objective.loss(bent)
+                if lower < found:
+                    trial, found = bent, lower
             ratio = (loss - found) / promised if promised > 0 else -1.0
             if found < loss and ratio > 1e-4:
-                self.damping = max(self.smallest, self.damping * max(1 / 10, 1 - (2 * ratio - 1) ** 3))
+                gain = 1 - (2 * min(ratio, 1.0) - 1) ** 3
+                self.damping = max(self.smallest, self.damping * max(1 / 10, gain))
                 self.growth = 2.0
                 if self.projection:
                     trial, found = solve_linear(objective, trial, found)
@@ -94,7 +109,7 @@ class LevenbergMarquardt:
             self.growth = min(2 * self.growth, 64.0)
         return theta, loss, False
 
-    def _factor(self, a: torch.Tensor, r: torch.Tensor) -> Any:
+    def _model(self, a: torch.Tensor, r: torch.Tensor) -> Model:
         rows, columns = a.shape
         method = self.method
         if method == "auto":
@@ -102,10 +117,10 @@ class LevenbergMarquardt:
                 "iterative" if min(rows, columns) > self.largest else "primal" if columns < rows else "dual"
             )
         if method == "primal":
-            return _primal(a, r)
+            return Primal(a, r)
         if method == "dual":
-            return _dual(a, r)
-        return _iterative(a, r, self.rank, self.inner)
+            return Dual(a, r)
+        return Iterative(a, r, self.rank, self.inner)
 
 
 def solve_linear(objective: Objective, theta: torch.Tensor, loss: float) -> tuple[torch.Tensor, float]:
@@ -118,105 +133,3 @@ def solve_linear(objective: Objective, theta: torch.Tensor, loss: float) -> tupl
     trial[where] += delta
     found = objective.loss(trial)
     return (trial, found) if found < loss else (theta, loss)
-
-
-def _promised(a_delta: torch.Tensor, r: torch.Tensor) -> float:
-    """Decrease of ½|r + A δ|² from δ = 0."""
-    return float(-(a_delta @ r) - 0.5 * a_delta.square().sum())
-
-
-# Columns of A have norm 1. Above this damping the normal equations keep five digits of every step.
-SAFE_DAMPING = 1e-11
-
-
-def _primal(a: torch.Tensor, r: torch.Tensor) -> Any:
-    normal, right = a.T @ a, a.T @ r
-    by_qr: Any = None
-
-    def solve(damping: float) -> tuple[torch.Tensor, float]:
-        nonlocal by_qr
-        if damping > SAFE_DAMPING and by_qr is None:
-            damped = normal.clone()
-            damped.diagonal().add_(damping)
-            factor, failed = torch.linalg.cholesky_ex(damped)
-            if not int(failed):
-                delta = -torch.cholesky_solve(right[:, None], factor)[:, 0]
-                return delta, float(-(delta @ right) - 0.5 * delta @ (normal @ delta))
-        if by_qr is None:
-            by_qr = _orthogonal(a, r)
-        step: tuple[torch.Tensor, float] = by_qr(damping)
-        return step
-
-    return solve
-
-
-def _orthogonal(a: torch.Tensor, r: torch.Tensor) -> Any:
-    # One QR of [A r] serves all dampings; what is left of r is out of the range of A.
-    columns = a.shape[1]
-    triangle = torch.linalg.qr(torch.cat([a, r[:, None]], 1), mode="r").R
-    upper, right = triangle[:columns, :columns], triangle[:columns, columns]
-
-    def solve(damping: float) -> tuple[torch.Tensor, float]:
-        eye = torch.eye(columns, dtype=a.dtype, device=a.device) * damping**0.5
-        both = torch.cat([upper, eye])
-        stacked = torch.cat([both, torch.cat([-right, torch.zeros_like(right)])[:, None]], 1)
-        small = torch.linalg.qr(stacked, mode="r").R
-        delta = torch.linalg.solve_triangular(
-            small[:columns, :columns], small[:columns, columns:], upper=True
-        )
-        return delta[:, 0], _promised(upper @ delta[:, 0], right)
-
-    return solve
-
-
-def _dual(a: torch.Tensor, r: torch.Tensor) -> Any:
-    values, vectors = torch.linalg.eigh(a @ a.T)
-    projected = vectors.T @ r
-
-    def solve(damping: float) -> tuple[torch.Tensor, float]:
-        # Below this the Gram matrix knows nothing more.
-        floor = max(damping, 1e-15 * float(values[-1]))
-        delta = -a.T @ (vectors @ (projected / (values.clamp_min(0) + floor)))
-        return delta, _promised(a @ delta, r)
-
-    return solve
-
-
-def _iterative(a: torch.Tensor, r: torch.Tensor, rank: int, inner: int) -> Any:
-    columns = a.shape[1]
-    generator = torch.Generator(device=a.device).manual_seed(0)
-    probe = torch.randn(columns, min(rank, columns), dtype=a.dtype, device=a.device, generator=generator)
-    probe = torch.linalg.qr(probe).Q
-    sketch = a.T @ (a @ probe)
-    shift = 1e-14 * float(sketch.norm())
-    sketch = sketch + shift * probe
-    chol = torch.linalg.cholesky((probe.T @ sketch + sketch.T @ probe) / 2)
-    basis, singular, _ = torch.linalg.svd(
-        torch.linalg.solve_triangular(chol, sketch.T, upper=False).T, full_matrices=False
-    )
-    values = (singular**2 - shift).clamp_min(0)
-    right = -(a.T @ r)
-
-    def solve(damping: float) -> tuple[torch.Tensor, float]:
-        def precondition(v: torch.Tensor) -> torch.Tensor:
-            inside = basis.T @ v
-            lifted: torch.Tensor = basis @ ((values[-1] + damping) / (values + damping) * inside - inside)
-            return lifted + v
-
-        delta = torch.zeros_like(right)
-        residual = right.clone()
-        z = precondition(residual)
-        direction, energy = z.clone(), residual @ z
-        for _ in range(inner):
-            image = a.T @ (a @ direction) + damping * direction
-            length = energy / (direction @ image)
-            delta = delta + length * direction
-            residual = residual - length * image
-            if float(residual.norm()) < 1e-8 * float(right.norm()):
-                break
-            z = precondition(residual)
-            fresh = residual @ z
-            direction, energy = z + fresh / energy * direction, fresh
-        return delta, _promised(a @ delta, r)
-
-    return solve
