@@ -9,7 +9,7 @@
               static   no growth: a front of 1 mm infiltration length laid along the visible boundaries
               reference  the published loss, minimized by L-BFGS
               pinn     a network with adversarially sampled points (`gliodil plan --method pinn`; minutes each)
-              faithful   the published loss and the published optimizer, 9000 epochs, at 24³ × 48 (ten minutes each)
+              faithful   the published loss and the published optimizer, 9000 epochs, at 24³ × 48 (two minutes each)
 
 Segmentation and tissue maps only, no PET. Every method sees the same. Rows are kept in a file as they come, and a
 second run goes on from there.
