@@ -38,7 +38,7 @@ from peers import PEERS, Task
 from sampling_tables import draw, tables
 
 from gliodil.sampling.local import Growth, solve_local
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.optimizers.catalogue import OPTIMIZERS, RESAMPLE
 from gliodil.sampling.points import Sampler
 from gliodil.sampling.problems.catalogue import PROBLEMS

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.problems.problem import Problem
 
 

@@ -28,7 +28,7 @@ from gliodil.inference.outcome import Outcome
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.start import from_segmentation
 from gliodil.pde.odil.problem import Minimum, Recorder, Status
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.objective import predict
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.samplers.registry import make_sampler

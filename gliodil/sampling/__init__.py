@@ -9,7 +9,7 @@ from gliodil.sampling.bases import LocalBases, Sum
 from gliodil.sampling.derivatives import Jet, laplacian
 from gliodil.sampling.domain import Box
 from gliodil.sampling.local import Growth, solve_local
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.optimizers.first_order import LBFGS, SOAP, Adam
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.optimizers.ssbroyden import SSBroyden

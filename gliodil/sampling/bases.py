@@ -1,4 +1,4 @@
-"""Networks that are linear in all parameters, and sums of networks; the protocol is that of `networks`."""
+"""Networks that are linear in all parameters, and sums of networks; the protocol is that of `network`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gliodil.sampling.networks import Tape
+from gliodil.sampling.network import Tape
 
 
 @dataclass(frozen=True)

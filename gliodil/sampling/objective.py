@@ -16,7 +16,7 @@ import torch
 
 from gliodil.sampling.derivatives import Jet, constant, coordinates
 from gliodil.sampling.domain import Box
-from gliodil.sampling.networks import Network, Tape
+from gliodil.sampling.network import Network, Tape
 from gliodil.sampling.points import Points
 from gliodil.sampling.problems.problem import Problem, Residual
 

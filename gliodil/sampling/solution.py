@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gliodil.sampling.networks import Network
+from gliodil.sampling.network import Network
 from gliodil.sampling.objective import predict, squared_residual
 from gliodil.sampling.problems.problem import Problem
 

@@ -23,7 +23,7 @@ import torch
 
 from gliodil.errors import InputError
 from gliodil.pde.resume import Keeper, Resumable, State, resumable
-from gliodil.sampling.networks import Network
+from gliodil.sampling.network import Network
 from gliodil.sampling.objective import Objective, squared_residual
 from gliodil.sampling.optimizers.levenberg_marquardt import LevenbergMarquardt
 from gliodil.sampling.optimizers.optimizer import Optimizer

@@ -9,7 +9,7 @@ from plain_sampler import PlainUniform
 from gliodil.sampling.bases import LocalBases, Sum
 from gliodil.sampling.derivatives import coordinates
 from gliodil.sampling.domain import Box
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.objective import Objective, predict
 from gliodil.sampling.problems.burgers import burgers
 from gliodil.sampling.problems.fisher_kpp import fisher_kpp

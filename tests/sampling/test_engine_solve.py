@@ -14,7 +14,7 @@ from gliodil.errors import InputError
 from gliodil.sampling.derivatives import laplacian
 from gliodil.sampling.domain import Box
 from gliodil.sampling.local import Growth, least_squares, solve_local
-from gliodil.sampling.networks import MLP
+from gliodil.sampling.mlp import MLP
 from gliodil.sampling.objective import Objective
 from gliodil.sampling.optimizers.catalogue import OPTIMIZERS
 from gliodil.sampling.optimizers.damped import gram

@@ -1,16 +1,8 @@
-"""Networks that carry Taylor streams forward and their adjoints backward, both written out.
+"""A fully connected network that carries Taylor streams forward and their adjoints backward, both written out.
 
-With z = W h + b and a = σ(z), the streams of a jet (see `derivatives`) pass a layer as
-
-    a₀ = σ(z₀)     aᵢ = σ′ zᵢ     a_L = σ′ z_L + σ″ q,   q = Σᵢ cᵢ zᵢ²,
-
-and an adjoint ā of those streams, one per sample, as
-
-    z̄ᵢ = σ′ āᵢ + 2 σ″ cᵢ zᵢ ā_L      z̄_L = σ′ ā_L
-    z̄₀ = σ′ ā₀ + σ″ (Σᵢ zᵢ āᵢ + z_L ā_L) + σ‴ q ā_L.
-
-The derivative of sample n with respect to W is Σ_s z̄_s ⊗ h_s: the Jacobian of a second-order residual costs one
-batched product of inner size 1 + d + k per layer. Summed over the samples it is the gradient.
+A layer is z = W h + b and a = σ(z); the streams pass the first linearly and the second as in `activations`. The
+derivative of sample n with respect to W is Σ_s z̄_s ⊗ h_s, z̄ being the adjoint of z: the Jacobian of a second-order
+residual costs one batched product of inner size 1 + d + k per layer. Summed over the samples it is the gradient.
 
 Parameters are one flat vector θ; the weights of the last layer, in which the network is linear, come last.
 """
@@ -18,71 +10,14 @@ Parameters are one flat vector θ; the weights of the last layer, in which the n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 
 from gliodil.errors import InputError
+from gliodil.sampling.activations import ACTIVATIONS, Sigma, activate, activate_adjoint
 from gliodil.sampling.domain import Box
-
-# σ and its first three derivatives at z₀.
-Sigma = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Tape:
-    """What a forward pass leaves for the backward one; `streams` (1 + d + k, N) is the result."""
-
-    streams: torch.Tensor
-    kept: Any
-
-
-class Network(Protocol):
-    """A scalar function of x with flat parameters."""
-
-    @property
-    def size(self) -> int:
-        """Number of parameters P."""
-        ...
-
-    @property
-    def linear(self) -> slice:
-        """The parameters in which the network is linear (may be empty)."""
-        ...
-
-    def initial(
-        self,
-        *,
-        generator: torch.Generator,
-        dtype: torch.dtype = torch.float64,
-        through: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Draw starting parameters (P,), with detail near the points `through` (n, d) if there are any."""
-        ...
-
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of the weights and biases in the order of θ."""
-        ...
-
-    def forward(self, theta: torch.Tensor, x: torch.Tensor, coefficients: torch.Tensor) -> Tape:
-        """Evaluate all streams at x (N, d); `coefficients` is (k, d)."""
-        ...
-
-    def value(self, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Evaluate the network alone at x (N, d): (N,)."""
-        ...
-
-    def jacobian(
-        self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor, *, linear_only: bool = False
-    ) -> torch.Tensor:
-        """Return ∂(Σ_s adjoint_sn stream_sn)/∂θ for every sample n: (N, P), or the columns of `linear`."""
-        ...
-
-    def gradient(self, theta: torch.Tensor, tape: Tape, adjoint: torch.Tensor) -> torch.Tensor:
-        """Return the sum over samples of `jacobian`: (P,)."""
-        ...
+from gliodil.sampling.network import Tape
 
 
 @dataclass(frozen=True)
@@ -185,7 +120,7 @@ class MLP:
                 kept.append((h, z, None))
                 return Tape(z[..., 0], (kept, coefficients))
             sigma = ACTIVATIONS[self.activation](z[0])
-            a = _activate(z, coefficients, *sigma)
+            a = activate(z, coefficients, *sigma)
             kept.append((h, z, sigma))
             h = h + a if self._skips(index) else a
         raise AssertionError("a network has a last layer")
@@ -249,7 +184,7 @@ class MLP:
             passed = None
             if sigma is not None:
                 passed = bar if self._skips(index) else None
-                bar = _activate_adjoint(bar, z, coefficients, *sigma[1:])
+                bar = activate_adjoint(bar, z, coefficients, *sigma[1:])
             found.append((offsets[index], (weight.shape[0], weight.shape[1]), bar, h))
             if index:
                 bar = bar @ weight if passed is None else bar @ weight + passed
@@ -269,7 +204,7 @@ class MLP:
         z = h @ self._frequencies(x).T
         s, c = z[0].sin(), z[0].cos()
         return torch.cat(
-            [_activate(z, coefficients, s, c, -s, -c), _activate(z, coefficients, c, -s, -c, s)], dim=-1
+            [activate(z, coefficients, s, c, -s, -c), activate(z, coefficients, c, -s, -c, s)], dim=-1
         )
 
     def _frequencies(self, like: torch.Tensor) -> torch.Tensor:
@@ -296,63 +231,3 @@ class MLP:
             weight = theta[where : where + o * i].reshape(o, i)
             layers.append((weight, theta[where + o * i : where + o * (i + 1)]))
         return layers
-
-
-def _tanh(z: torch.Tensor) -> Sigma:
-    t = z.tanh()
-    first = 1 - t * t
-    return t, first, -2 * t * first, first * (6 * t * t - 2)
-
-
-def _softplus(z: torch.Tensor) -> Sigma:
-    s, without = z.sigmoid(), (-z).sigmoid()
-    second = s * without
-    return torch.logaddexp(z, torch.zeros_like(z)), s, second, second * (without - s)
-
-
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], Sigma]] = {"tanh": _tanh, "softplus": _softplus}
-
-
-def _activate(
-    z: torch.Tensor,
-    coefficients: torch.Tensor,
-    value: torch.Tensor,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    _third: torch.Tensor,
-) -> torch.Tensor:
-    """Carry streams (S, N, w) through σ, given σ and its derivatives at z₀."""
-    d = coefficients.shape[1]
-    a = torch.empty_like(z)
-    a[0] = value
-    a[1:] = first * z[1:]
-    for row, c in enumerate(coefficients):
-        a[1 + d + row] += second * _square(z[1 : 1 + d], c)
-    return a
-
-
-def _activate_adjoint(
-    bar: torch.Tensor,
-    z: torch.Tensor,
-    coefficients: torch.Tensor,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    third: torch.Tensor,
-) -> torch.Tensor:
-    """Carry an adjoint of σ's streams back to z."""
-    d = coefficients.shape[1]
-    out = first * bar
-    out[0] += second * (z[1:] * bar[1:]).sum(0)
-    for row, c in enumerate(coefficients):
-        top = bar[1 + d + row]
-        out[0] += third * _square(z[1 : 1 + d], c) * top
-        twice = 2 * second * top
-        for axis in range(d):
-            if c[axis] != 0:
-                out[1 + axis] += c[axis] * z[1 + axis] * twice
-    return out
-
-
-def _square(gradient: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Σᵢ cᵢ zᵢ² of a gradient (d, N, w)."""
-    return torch.einsum("d,dnw,dnw->nw", c, gradient, gradient)
