@@ -156,7 +156,7 @@ points = first.draw(1000, generator=generator)
 near = (points.x - 0.5).norm(dim=1) < 0.15  # a disk that covers 1.8 % of the square
 print(f"{float(near.double().mean()):.0%} of the points lie within 0.15 of the peak; uniform points: 2 %")
 for kappa in (0.0, 0.5, 1.0):
-    w = importance_weights(points, kappa=kappa)
+    w = importance_weights(points, box=problem.box, kappa=kappa)
     share = float(w[near].sum() / w.sum())
     print(f"κ = {kappa:3.1f}: {share:4.0%} of the weight, worth {effective_size(w):5.0f} equal points")
 

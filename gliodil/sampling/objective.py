@@ -15,15 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from gliodil.sampling.derivatives import Jet, constant, coordinates
-from gliodil.sampling.domain import Box
 from gliodil.sampling.network import Network, Tape
 from gliodil.sampling.points import Points
 from gliodil.sampling.problems.problem import Problem, Residual
-
-
-def importance(points: Points, box: Box, kappa: float) -> torch.Tensor:
-    """Return the weights (p |Ω|)^-κ: (N,), all 1 for uniform points."""
-    return (points.density * box.volume) ** -kappa
+from gliodil.sampling.weights import importance_weights
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Objective:
         self.problem = problem
         self.network = network
         self.root_decay = decay**0.5
-        weight = importance(points, problem.box, kappa) / points.x.shape[0]
+        weight = importance_weights(points, box=problem.box, kappa=kappa) / points.x.shape[0]
         self.blocks = [make_block(problem, problem.residual, points.x, weight.sqrt(), masked=True)]
         for condition, x in zip(problem.conditions, conditions, strict=True):
             root = x.new_full((x.shape[0],), (condition.weight / x.shape[0]) ** 0.5)

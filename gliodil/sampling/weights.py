@@ -1,10 +1,10 @@
 """Importance weights: what a point counts for in a sum that stands for an integral.
 
-    w_i ∝ p(x_i)^−κ,   0 ≤ κ ≤ 1,   scaled to mean 1
+    w_i = (p(x_i) |Ω|)^−κ,   0 ≤ κ ≤ 1
 
-With κ = 1 the weighted mean of r² is the uniform mean ∫r² dx/|Ω|, wherever the points are: the sampler then only lowers
-its variance. With κ = 0 the mean is ∫ r² p dx, the adversary's objective. Least-squares steps need κ near 1: unweighted
-ones chase the points, which chase the residual.
+With κ = 1 the mean of w r² estimates the uniform mean ∫r² dx/|Ω| without bias, wherever the points are: the sampler
+then only lowers its variance. With κ = 0 it estimates ∫ r² p dx, the adversary's objective. Least-squares steps need κ
+near 1: unweighted ones chase the points, which chase the residual.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from __future__ import annotations
 import torch
 
 from gliodil.errors import InputError, NumericsError
+from gliodil.sampling.domain import Box
 from gliodil.sampling.points import Points
 
 
-def importance_weights(points: Points, *, kappa: float = 1.0) -> torch.Tensor:
-    """Return w_i ∝ p(x_i)^−κ with mean 1, shape (N,)."""
+def importance_weights(points: Points, *, box: Box, kappa: float = 1.0) -> torch.Tensor:
+    """Return the weights in a box Ω: (N,), all 1 for uniform points."""
     if not 0 <= kappa <= 1:
         raise InputError("The weights' exponent is out of range.", expected="0 ≤ κ ≤ 1", found=str(kappa))
-    if not bool((points.density > 0).all()):
+    w: torch.Tensor = (points.density * box.volume) ** -kappa
+    if not bool(w.isfinite().all()):
         raise NumericsError(
             "A point has no importance weight.",
             expected="a positive density at every point that was drawn",
             found=f"least density {float(points.density.min()):.3g}",
             remedy="Draw from a law that covers the domain, such as a defensive mixture.",
         )
-    w = (points.density / points.density.mean()) ** -kappa
-    return w / w.mean()
+    return w
 
 
 def integral(points: Points, values: torch.Tensor) -> tuple[float, float]:
