@@ -30,7 +30,7 @@ from gliodil.inference.exact import SEED_RAMP
 from gliodil.inference.informed_loss import front_coordinate
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.spline import Spline, smooth_field
-from gliodil.pde.seed import CUTOFF, PEAK, SPREAD_MM2
+from gliodil.pde.seed import PEAK, SPREAD_MM2, ramp
 from gliodil.sampling.derivatives import Jet, coordinates
 
 SMOOTHING_MM = 2.0
@@ -88,8 +88,7 @@ class Lift:
 def seed_front(distance2: torch.Tensor) -> torch.Tensor:
     """Return ψ of the ramped seed at a squared distance from its centre [mm²]; e⁻¹² of g is left outside."""
     log_g = math.log(PEAK) - distance2 / (4 * SPREAD_MM2)
-    t = (0.5 + (log_g.exp() / CUTOFF - 1) / (2 * SEED_RAMP)).clamp(0, 1)
-    log_g = log_g + (t * t * (3 - 2 * t) + math.exp(-12)).log()
+    log_g = log_g + (ramp(log_g.exp(), width=SEED_RAMP) + math.exp(-12)).log()
     half = -log_g / 2
     return half + torch.log1p(-(-half).exp())
 

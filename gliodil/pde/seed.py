@@ -1,6 +1,8 @@
 """The seed a tumour grows from: a heat kernel cut to compact support (public GliODIL code).
 
 g(x) = M (4πτ)^(−3/2) exp(−|x − x₀|²/4τ),    M = 1500 mm³, τ = 15 mm²;    0 below 0.1, at most 1
+
+A ramp of relative width w in place of the cutoff multiplies g by t² (3 − 2t),    t = ½ + (g/0.1 − 1)/2w within [0, 1].
 """
 
 from __future__ import annotations
@@ -36,11 +38,14 @@ def gaussian_seed(
     distance2 = (centres - origin[:, None]).square().sum(dim=0)
     g: torch.Tensor = (PEAK * torch.exp(-distance2 / (4 * SPREAD_MM2))).clamp(max=1)
     if cutoff_width > 0:
-        t = (0.5 + (g / CUTOFF - 1) / (2 * cutoff_width)).clamp(0, 1)
-        g = g * t * t * (3 - 2 * t)  # zero outside: a front grows from the faintest tail
-    else:
-        g = torch.where(g >= CUTOFF, g, torch.zeros_like(g))
-    return g
+        return ramp(g, width=cutoff_width, height=g)  # zero outside: a front grows from the faintest tail
+    return torch.where(g >= CUTOFF, g, torch.zeros_like(g))
+
+
+def ramp(g: torch.Tensor, *, width: float, height: torch.Tensor | float = 1.0) -> torch.Tensor:
+    """Return height · t² (3 − 2t) for values g of the kernel; ``width`` is w."""
+    t = (0.5 + (g / CUTOFF - 1) / (2 * width)).clamp(0, 1)
+    return height * t * t * (3 - 2 * t)
 
 
 def radius_mm(density: float) -> float:
