@@ -11,7 +11,7 @@ Neither is visible as such in the template's maps, but the brain's own fissures 
                 ventricle) and the lamina terminalis stay open.
 
 Both are 2 to 3 mm thick, more than the dura: a sheet carried to another grid must not become leaky. It stops paths
-across faces of voxels as long as a step moves less than that across it in the template, which `carry_sheets` sees
+across faces of voxels as long as a step moves less than that across it in the template, which `resample_sheets` sees
 to on coarse grids.
 """
 
@@ -60,7 +60,7 @@ def falx_and_tentorium(anatomy: Anatomy) -> Volume:
         If the anatomy is coarse and nilearn, whose wheel holds the fine one, is not installed.
     """
     fine = max(anatomy.brain.spacing) <= 1.0
-    return carry_sheets(_sheets(anatomy) if fine else _template_sheets(), anatomy.brain)
+    return resample_sheets(_sheets(anatomy) if fine else _template_sheets(), anatomy.brain)
 
 
 # A few seconds each time, and patients are often simulated in a row.
@@ -77,7 +77,7 @@ def _sheets(anatomy: Anatomy) -> Volume:
     return anatomy.brain.with_data(sheets.astype(np.uint8))
 
 
-def carry_sheets(sheets: Volume, reference: Volume) -> Volume:
+def resample_sheets(sheets: Volume, reference: Volume) -> Volume:
     """Return thin sheets on another grid, without holes: a voxel belongs to a sheet if any part of it does.
 
     Parts are samples at most 1 mm apart; the nearest voxel of `sheets` decides. Where two sheets meet, the higher

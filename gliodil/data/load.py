@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data import checks
-from gliodil.data.barriers import carry_sheets
+from gliodil.data.barriers import resample_sheets
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
@@ -215,7 +215,7 @@ def _load(
     if resampled:
         notes += (_resampling_note(original, segmentation),)
         # Nearest voxels would leave holes in a thin sheet.
-        volume = (carry_sheets if role == "barriers" else Volume.resample_to)(volume, segmentation)
+        volume = (resample_sheets if role == "barriers" else Volume.resample_to)(volume, segmentation)
     if role == "pet":
         volume, more = checks.check_pet(volume, tumour)
         notes += more

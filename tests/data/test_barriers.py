@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from gliodil.data.barriers import FALX, TENTORIUM, carry_sheets, falx_and_tentorium
+from gliodil.data.barriers import FALX, TENTORIUM, falx_and_tentorium, resample_sheets
 from gliodil.data.discover import role_of_name
 from gliodil.data.nifti import write_nifti
 from gliodil.data.patient import load_patient
@@ -132,7 +132,7 @@ def test_sheets_are_thin_and_symmetric(sheets: Volume) -> None:
 
 def test_coarse_anatomies_have_closed_sheets_too(sheets: Volume) -> None:
     coarse = load_anatomy(resolution_mm=4)
-    sheets = carry_sheets(sheets, coarse.brain)  # as `falx_and_tentorium` does
+    sheets = resample_sheets(sheets, coarse.brain)  # as `falx_and_tentorium` does
     free = (coarse.brain.data > 0) & (sheets.data == 0)
     _, _, z = positions(sheets)
     assert connected(free, sheets, (-20, 30, 30), (20, 30, 30))
@@ -165,7 +165,7 @@ def test_a_sheet_carried_to_any_grid_has_no_holes(angles, spacing) -> None:
     shape = tuple(int(24 / h) for h in spacing)
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     grid = Volume(np.zeros(shape, np.uint8), affine, kind="label")
-    carried = carry_sheets(Volume(data, origin, kind="label"), grid)
+    carried = resample_sheets(Volume(data, origin, kind="label"), grid)
     x = grid.to_world(np.moveaxis(np.indices(shape), 0, -1))[..., 0]
     pieces, _ = ndimage.label(carried.data == 0)
     assert not set(np.unique(pieces[x < -4])) & set(np.unique(pieces[x > 4])) - {0}
@@ -177,7 +177,7 @@ def test_on_its_own_grid_a_sheet_stays_as_it_is() -> None:
     data = np.zeros((5, 4, 3), np.uint8)
     data[2], data[:, 2] = FALX, TENTORIUM
     volume = Volume(data, np.diag([1.0, -1.0, 2.0, 1.0]), kind="label")
-    assert np.array_equal(carry_sheets(volume, volume).data, data)
+    assert np.array_equal(resample_sheets(volume, volume).data, data)
 
 
 def test_a_file_of_sheets_is_recognised_carried_and_checked(tmp_path: Path) -> None:
