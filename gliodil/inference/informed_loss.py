@@ -99,14 +99,10 @@ class InformedLoss(ReferenceLoss):
         """Return the rates with which fronts on the grid travel as on voxels of 1 mm."""
         return grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=self.case.grid.spacing)
 
-    def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the bounds of three levels."""
-        lower, upper = super().levels(p)
-        if not self.three_levels:
-            return lower, upper
-        lower = torch.where(self.case.necrotic, p.threshold_necrotic, lower)
-        upper = torch.where(self.case.enhancing, p.threshold_necrotic, upper)
-        return lower, upper
+    def thresholds(self, p: Scalars) -> tuple[torch.Tensor, ...]:
+        """Return those of the reference and, if there is necrosis, its own."""
+        outer = super().thresholds(p)
+        return (*outer, p.threshold_necrotic) if self.three_levels else outer
 
     @property
     def weight_segmentation(self) -> float:

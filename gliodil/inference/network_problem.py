@@ -31,6 +31,7 @@ import torch
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
 from gliodil.inference.network_lift import Lift
 from gliodil.inference.parameters import ORIGIN_SCALE_MM, Scalars
+from gliodil.inference.reference_loss import by_label
 from gliodil.inference.spline import smooth_field
 from gliodil.sampling.derivatives import Jet, coordinates
 from gliodil.sampling.domain import Box
@@ -144,17 +145,11 @@ class PatientProblem:
 
     def labels(self, x: torch.Tensor, u: Jet, scalars: torch.Tensor) -> torch.Tensor:
         """Return how far ψ at the end is outside the interval the label allows, robust, in tolerances: (N,)."""
-        p, cell, case = self.decode(scalars), self.cell(x), self.case
-        core, oedema, necrotic = case.core[cell], case.oedema[cell], case.necrotic[cell]
-        at_core, at_oedema = front_coordinate(p.threshold_core), front_coordinate(p.threshold_oedema)
-        inner = front_coordinate(p.threshold_necrotic) if self.loss.three_levels else None
-        far = torch.full_like(at_core, math.inf)
+        boundaries = tuple(front_coordinate(t) for t in self.loss.thresholds(self.decode(scalars)))
+        cells = self.cell(x)
         # A high density is a low ψ.
-        highest = torch.where(core, at_core, torch.where(oedema, at_oedema, far))
-        lowest = torch.where(core, -far, torch.where(oedema, at_core, at_oedema))
-        if inner is not None:
-            highest = torch.where(necrotic, inner, highest)
-            lowest = torch.where(core & ~necrotic, inner, lowest)
+        highest = by_label(self.case, (math.inf, *boundaries), cells=cells)
+        lowest = by_label(self.case, (*boundaries, -math.inf), cells=cells)
         outside = (u.value - highest).clamp(min=0) - (lowest - u.value).clamp(min=0)
         return self.loss.robust(math.sqrt(6) * outside)
 

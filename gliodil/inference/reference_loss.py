@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -94,13 +95,14 @@ class ReferenceLoss:
         parameters = self.parameter_residuals(p).square().sum()
         return {**squares(self.data_residuals(last, p)), **admissibility, "parameters": parameters}
 
+    def thresholds(self, p: Scalars) -> tuple[torch.Tensor, ...]:
+        """Return the densities at the boundaries between labels, outwards in."""
+        return p.threshold_oedema, p.threshold_core
+
     def levels(self, p: Scalars) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the lower and upper bound of the density at the last level that the labels imply."""
-        case = self.case
-        outside = ~(case.core | case.oedema)
-        lower = p.threshold_core * case.core + p.threshold_oedema * case.oedema
-        upper = 1.0 * case.core + p.threshold_core * case.oedema + p.threshold_oedema * outside
-        return lower, upper
+        boundaries = self.thresholds(p)
+        return by_label(self.case, (0.0, *boundaries)), by_label(self.case, (*boundaries, 1.0))
 
     def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
         """Return the weighted residuals of the last level; the terms are their sums of squares."""
@@ -161,6 +163,17 @@ class ReferenceLoss:
             "bounds": seen.bounds * (WEIGHT_BOUNDS**2 / self.entries),
             "csf": seen.outside * (WEIGHT_CSF**2 / self.entries),
         }
+
+
+def by_label(
+    case: Case, levels: Sequence[torch.Tensor | float], *, cells: torch.Tensor | slice = slice(None)
+) -> torch.Tensor:
+    """Return the level of each of the ``cells``, given those outside, in oedema, core and perhaps necrosis."""
+    outside, *inwards = levels
+    field = torch.as_tensor(outside, device=case.core.device)
+    for mask, level in zip((case.oedema, case.core, case.necrotic), inwards, strict=False):
+        field = torch.where(mask[cells], level, field)
+    return field
 
 
 def squares(residuals: Terms) -> Terms:
