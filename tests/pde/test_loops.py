@@ -206,6 +206,20 @@ def test_steps_without_relaxation(random_model: ModelFactory, monkeypatch: pytes
         assert_same(x, y)
 
 
+@pytest.mark.usefixtures("parts")
+def test_without_steps_the_last_level_is_the_first(
+    random_model: ModelFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = problem(random_model((4, 3, 2), seed=2, holes=0.3), count=0)
+    found = all_sweeps(a)
+    adjoint = a.d_u.clone()
+    loops.backward(adjoint, None, a.u, a.faces, a.impassable, RHO, a.steps, None)
+    assert torch.equal(adjoint, a.d_u)
+    plain(monkeypatch)
+    for x, y in zip(found, all_sweeps(a), strict=True):
+        assert_same(x, y)
+
+
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("part", ["u0", "v", "faces", "growth", "all"])
 def test_tangent_is_the_derivative(random_model: ModelFactory, part: str) -> None:

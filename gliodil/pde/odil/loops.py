@@ -77,7 +77,7 @@ def backward(
 
     ``scales`` are twice the weights of the two sums that ``forward`` returns; None if the loss does not see them.
     """
-    if fused.applies(u):
+    if fused.applies(u) and u.shape[0] > 1:  # without a step, the last level is the first
         return compiled.backward(adjoint, d_v, u, faces, impassable, growth, steps, scales)
     half, last = 0.5 * steps.dt, u.shape[0] - 1
     linear = _Linear(faces, growth, steps, u[0])
