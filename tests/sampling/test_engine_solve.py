@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,6 +109,8 @@ def test_an_unknown_coefficient_is_found_from_data() -> None:
 
 class Fixed:
     """r(θ) = (θ₀² - 2, θ₀ θ₁ - 1, θ₁ + θ₀ - 3/√2): zero at (√2, 1/√2)."""
+
+    network = SimpleNamespace(size=2)
 
     def residual(self, t: torch.Tensor) -> torch.Tensor:
         return torch.stack([t[0] ** 2 - 2, t[0] * t[1] - 1, t[0] + t[1] - 1.5 * 2**0.5])
