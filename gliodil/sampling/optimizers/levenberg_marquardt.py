@@ -3,9 +3,9 @@
     (JᵀJ + λ S²) δ = -Jᵀr,     S_j = (n_j n̄)^½,     n_j = |J_j| (never below a fraction of the largest)
 
 where n̄ is the root mean square of the n_j: halfway between Levenberg's S = 1 and Marquardt's S = n, which lets
-parameters drift that hardly matter. Unknown scalars of the problem have units of their own and keep S = n. λ is divided or
-multiplied according to ρ = (actual decrease)/(decrease the linear model promised). The valleys of a network's loss are
-curved, so the step follows the curve to second order (geodesic acceleration; Transtrum & Sethna, arXiv 1201.5885):
+parameters drift that hardly matter. Unknown scalars of the problem have units of their own and keep S = n. λ is divided
+or multiplied according to ρ = (actual decrease)/(decrease the linear model promised). The valleys of a network's loss
+are curved, so the step follows the curve to second order (geodesic acceleration; Transtrum & Sethna, arXiv 1201.5885):
 
     θ ← θ + δ + ½ a,     (JᵀJ + λ S²) a = -Jᵀ r″,     r″ = ∂²r(θ + tδ)/∂t² ≈ 2/h [(r(θ + hδ) - r)/h - Jδ]
 
