@@ -14,7 +14,7 @@ import torch
 
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF
 from gliodil.inference.variables import TransformedLoss
-from gliodil.pde.memory import empty
+from gliodil.pde.memory import Memory
 from gliodil.pde.odil import loops
 from gliodil.pde.odil.linear import LinearMap
 from gliodil.pde.odil.problem import Point, dot
@@ -25,12 +25,11 @@ FREE_PARAMETERS = 1e-3
 
 
 class LossLandscape:
-    """A ``TransformedLoss`` in all its variables; keeps the space-time fields it works with."""
+    """A ``TransformedLoss`` in all its variables."""
 
     def __init__(self, loss: TransformedLoss) -> None:
         self.loss = loss
-        self._fields: list[torch.Tensor] = []
-        self._pulled: torch.Tensor | None = None
+        self._memory = Memory()
 
     @property
     def metric(self) -> Sequence[float]:
@@ -41,22 +40,9 @@ class LossLandscape:
         """Evaluate the loss at x."""
         return LocalLoss(self, x)
 
-    def take(self, levels: int) -> torch.Tensor:
+    def field(self, levels: int) -> torch.Tensor:
         """Return a space-time field of so many levels, contents undefined."""
-        for k, field in enumerate(self._fields):
-            if field.shape[0] == levels:
-                return self._fields.pop(k)
-        return empty(levels, self.loss.steps_shape[1], like=self.loss.impassable)
-
-    def give_back(self, *fields: torch.Tensor) -> None:
-        """Keep fields for the next ``take``."""
-        self._fields.extend(fields)
-
-    def pulled(self) -> torch.Tensor:
-        """Return the field that ``pull`` writes."""
-        if self._pulled is None:
-            self._pulled = self.take(self.loss.steps_shape[0])
-        return self._pulled
+        return self._memory.empty(levels, self.loss.steps_shape[1], like=self.loss.impassable)
 
 
 class LocalLoss:
@@ -77,7 +63,7 @@ class LocalLoss:
         self._strides, self._values = coefficients.strides, coefficients.values
         self._faces = Faces(tuple(c.detach() for c in self._values), self._strides)  # type: ignore[arg-type]
         self._steps = loss.steps(self._faces, self._growth)
-        self._u = landscape.take(loss.steps_shape[0] + 1)
+        self._u = landscape.field(loss.steps_shape[0] + 1)
         torch.add(self._seed.detach(), x[1], alpha=1 / reference.sigma_initial, out=self._u[0])
         bounds, outside = loops.forward(
             self._u, x[2], self._faces, loss.impassable, self._growth, self._steps
@@ -97,10 +83,6 @@ class LocalLoss:
         self.terms, self.value = terms, sum(terms.values())
         self._maps: tuple[LinearMap, LinearMap] | None = None
 
-    def __del__(self) -> None:
-        if hasattr(self, "_u"):
-            self._landscape.give_back(self._u)
-
     def gradient(self) -> Point:
         """Return the gradient at [y, w, v]."""
         loss, x = self._landscape.loss, self._x
@@ -109,7 +91,7 @@ class LocalLoss:
         of_model, of_data = self._linearized()
         d_last, d_y = of_data.pull([self._data.detach() * 2])
         (charge,) = torch.autograd.grad(self._charge, self._y, retain_graph=True, materialize_grads=True)
-        d_v = empty(*x[2].shape, like=x[2])
+        d_v = self._landscape.field(loss.steps_shape[0])
         d_faces, d_rho = self._adjoint(d_last, d_v, scales)
         (through_model,) = of_model.pull([d_last, *d_faces.values, d_rho.to(self._rho)])
         d_w = d_last.div_(loss.loss.sigma_initial).add_(x[1], alpha=2)
@@ -127,10 +109,10 @@ class LocalLoss:
         return change
 
     def pull(self, d: torch.Tensor) -> Point:
-        """Return the transpose of ``push`` applied to d; the field is overwritten by the next call."""
+        """Return the transpose of ``push`` applied to d."""
         of_model, of_data = self._linearized()
         d_last, d_y = of_data.pull([d])
-        d_v = self._landscape.pulled()
+        d_v = self._landscape.field(self._landscape.loss.steps_shape[0])
         d_faces, d_rho = self._adjoint(d_last, d_v, None)
         (through_model,) = of_model.pull([d_last, *d_faces.values, d_rho.to(self._rho)])
         return [d_y + through_model, d_last.div_(self._landscape.loss.loss.sigma_initial), d_v]

@@ -20,7 +20,7 @@ from gliodil.pde.odil.kernels import (
     relax_linear_first,
     set_forcing,
 )
-from gliodil.pde.odil.wave import stepping
+from gliodil.pde.odil.wave import marching
 
 
 @nb.njit(fastmath=FAST)
@@ -51,7 +51,7 @@ def _finish_forward(fields, n, x, begin, end, part):  # type: ignore
     penalties(new, impassable[begin:end], numbers[2], sums[part])
 
 
-_step_forward = stepping(_prepare_forward, relax_first, relax, _finish_forward)
+_march_forward = marching(_prepare_forward, relax_first, relax, _finish_forward)
 
 
 @nb.njit(parallel=True, fastmath=FAST, cache=True)
@@ -69,8 +69,7 @@ def forward(u, v, faces, impassable, strides, numbers, weights, sums, scratch): 
         relax_first(y, x, u[0], u[0], faces, strides, rho, one - one, -one, one, begin, end)
         b[begin:end] = y[p + begin : p + end]
     fields = (u, v, impassable, b, drift, numbers, sums)
-    for n in range(u.shape[0] - 1):
-        _step_forward(fields, n, x, y, b, b, faces, strides, rho, weights[:-1], one, parts)
+    _march_forward((0, 1, u.shape[0] - 1), fields, x, y, u, b, faces, strides, rho, weights[:-1], one, parts)
 
 
 @nb.njit(fastmath=FAST)
@@ -105,7 +104,7 @@ def _finish_backward(fields, n, z, begin, end, part):  # type: ignore
             d[k] = dt_sigma * m[k]
 
 
-_step_backward = stepping(_prepare_backward, relax_linear_first, relax_linear, _finish_backward)
+_march_backward = marching(_prepare_backward, relax_linear_first, relax_linear, _finish_backward)
 
 
 @nb.njit(parallel=True, fastmath=FAST, cache=True)
@@ -119,9 +118,7 @@ def backward(  # type: ignore
     gx, gy, gz = d_faces
     p, q, s = strides
     fields = (u, d_v, impassable, gx, gy, gz, b, mu, adjoint, seen, numbers, weights[0, 1], p, q, s, sums)
-    for level in range(last):
-        n = last - level
-        _step_backward(fields, n, x, y, u[n], b, faces, strides, rho, weights[1:], one, parts)
+    _march_backward((last, -1, last), fields, x, y, u, b, faces, strides, rho, weights[1:], one, parts)
     for part in nb.prange(parts):
         begin, end = bounds(part, parts, cells)
         x[p + begin : p + end] = mu[begin:end]
@@ -156,7 +153,7 @@ def _finish_tangent(fields, n, x, begin, end, part):  # type: ignore
     fields[0][begin:end] = x[begin:end]
 
 
-_step_tangent = stepping(_prepare_tangent, relax_linear_first, relax_linear, _finish_tangent)
+_march_tangent = marching(_prepare_tangent, relax_linear_first, relax_linear, _finish_tangent)
 
 
 @nb.njit(parallel=True, fastmath=FAST, cache=True)
@@ -177,5 +174,5 @@ def tangent(w, d_v, u, faces, d_faces, strides, numbers, weights, parts, scratch
     cx, cy, cz = d_faces
     p, q, s = strides
     fields = (w, d_v, u, cx, cy, cz, b, c, numbers, weights[0, 1], p, q, s)
-    for n in range(1, u.shape[0]):
-        _step_tangent(fields, n, x, y, u[n], c, faces, strides, rho, weights[1:], one, parts)
+    steps = u.shape[0] - 1
+    _march_tangent((1, 1, steps), fields, x, y, u, c, faces, strides, rho, weights[1:], one, parts)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gliodil.pde.memory import empty
+from gliodil.pde.memory import Memory
 from gliodil.pde.odil import loops
 from gliodil.pde.odil.steps import Steps
 from gliodil.pde.operators import Faces
@@ -52,6 +52,7 @@ def sweep(
     steps: Steps,
     *,
     count: int | None = None,
+    memory: Memory | None = None,
 ) -> Trajectory:
     """Run the sweep; gradients flow to u⁰, v, the face coefficients and ρ.
 
@@ -67,9 +68,11 @@ def sweep(
         Proliferation rate [1/day], 0-dimensional.
     impassable
         1 in cells tumour cells cannot enter, 0 elsewhere; shape (N,), the field's dtype.
+    memory
+        Where the space-time fields come from; new memory by default.
     """
     outputs = _Sweep.apply(  # type: ignore[no-untyped-call]
-        u0, v, *coefficients.values, rho, impassable, steps, coefficients.strides, count
+        u0, v, *coefficients.values, rho, impassable, steps, coefficients.strides, count, memory or Memory()
     )
     return Trajectory(*outputs)
 
@@ -88,13 +91,15 @@ class _Sweep(torch.autograd.Function):
         steps: Steps,
         strides: tuple[int, int, int],
         count: int | None,
+        memory: Memory,
     ) -> tuple[torch.Tensor, ...]:
         faces, growth = Faces((cx, cy, cz), strides), float(rho)
-        u = empty((count if v is None else v.shape[0]) + 1, u0.shape[0], like=u0)  # type: ignore[operator]
+        u = memory.empty((count if v is None else v.shape[0]) + 1, u0.shape[0], like=u0)  # type: ignore[operator]
         u[0] = u0
         bounds, outside = loops.forward(u, v, faces, impassable, growth, steps)
         ctx.save_for_backward(u, cx, cy, cz, impassable)
         ctx.steps, ctx.strides, ctx.growth, ctx.with_error = steps, strides, growth, v is not None
+        ctx.memory = memory
         ctx.mark_non_differentiable(u)
         return u[-1].clone(), bounds, outside, u
 
@@ -106,6 +111,6 @@ class _Sweep(torch.autograd.Function):
         # One transfer to the host before the loop; none inside it.
         scales = 2 * float(d_bounds), 2 * float(d_outside)
         adjoint = d_last.clone()
-        d_v = empty(*u[1:].shape, like=u) if ctx.with_error else None
+        d_v = ctx.memory.empty(*u[1:].shape, like=u) if ctx.with_error else None
         d_faces, d_rho = loops.backward(adjoint, d_v, u, faces, impassable, ctx.growth, ctx.steps, scales)
-        return adjoint, d_v, *d_faces.values, d_rho.to(cx.dtype), None, None, None, None
+        return adjoint, d_v, *d_faces.values, d_rho.to(cx.dtype), None, None, None, None, None
