@@ -8,6 +8,7 @@ plans   = gliodil.plan(patient, fit);  plans.save("out/")
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,12 @@ __version__ = "0.1.0"
 
 # Warnings are part of every result; without this, Python would print those logged a second time.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# Threads meet several hundred times a sweep. By default (GNU OpenMP) those that wait keep their processor for
+# milliseconds; where another program runs, what they wait for may be queueing behind them, and a fit takes a hundred
+# times as long. A short wait costs nothing on an idle machine. Read when OpenMP is loaded, hence here, before PyTorch.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # Heavy libraries are imported on first use, so that `import gliodil` costs nothing.
 _PUBLIC = {

@@ -15,7 +15,6 @@ from gliodil.inference.mobility import Mobility
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, Terms
 from gliodil.inference.variables import TransformedLoss
-from gliodil.pde.memory import Memory
 from gliodil.pde.odil.problem import Point
 from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces
@@ -39,7 +38,6 @@ class ExactPhysics:
 
     def __init__(self, objective: TransformedLoss, mobility: Mobility | None = None) -> None:
         self.objective, self.mobility = objective, mobility
-        self._memory = Memory()
 
     def start(self) -> Point:
         """Return y = 0 and, with a field, w = 0."""
@@ -83,8 +81,9 @@ class ExactPhysics:
         width = seed_ramp(objective.loss.case.grid.spacing)
         u0 = objective.loss.seed(p.origins, cutoff_width=width).to(objective.dtype)
         count = objective.steps_shape[0]
+        memory = objective.loss.memory
         trajectory = sweep(
-            u0, None, coefficients, rate, objective.impassable, steps, count=count, memory=self._memory
+            u0, None, coefficients, rate, objective.impassable, steps, count=count, memory=memory
         )
         return p, trajectory
 

@@ -14,7 +14,6 @@ import torch
 
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF
 from gliodil.inference.variables import TransformedLoss
-from gliodil.pde.memory import Memory
 from gliodil.pde.odil import loops
 from gliodil.pde.odil.linear import LinearMap
 from gliodil.pde.odil.problem import Point, dot
@@ -29,7 +28,6 @@ class LossLandscape:
 
     def __init__(self, loss: TransformedLoss) -> None:
         self.loss = loss
-        self._memory = Memory()
 
     @property
     def metric(self) -> Sequence[float]:
@@ -42,7 +40,7 @@ class LossLandscape:
 
     def field(self, levels: int) -> torch.Tensor:
         """Return a space-time field of so many levels, contents undefined."""
-        return self._memory.empty(levels, self.loss.steps_shape[1], like=self.loss.impassable)
+        return self.loss.loss.memory.empty(levels, self.loss.steps_shape[1], like=self.loss.impassable)
 
 
 class LocalLoss:

@@ -25,6 +25,7 @@ from gliodil.inference.config import FitConfig
 from gliodil.inference.parameters import Box, Scalars
 from gliodil.pde import fused
 from gliodil.pde.lattice import GridRates, plain_rates
+from gliodil.pde.memory import Memory
 from gliodil.pde.odil.field import field_squares
 from gliodil.pde.residual import theta_residual
 from gliodil.pde.seed import gaussian_seed
@@ -50,6 +51,7 @@ class ReferenceLoss:
     def __init__(self, case: Case, config: FitConfig) -> None:
         self.case, self.config = case, config
         self.entries = config.steps * case.grid.cells
+        self.memory = Memory()  # of all that are fitted on this grid, one after the other
         self.centres = case.grid.centres()
         self.impassable = (~case.model.passable).to(case.grid.dtype)
         self.pet_where: torch.Tensor | None = None
