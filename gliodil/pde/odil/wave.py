@@ -58,25 +58,9 @@ def marching(prepare: Any, relax_first: Any, relax: Any, finish: Any) -> Any:
 
     @nb.njit(fastmath=FAST)
     def group(  # type: ignore
-        first,
-        depth,
-        left,
-        right,
-        levels,
-        fields,
-        x,
-        y,
-        u,
-        b,
-        faces,
-        strides,
-        rho,
-        weights,
-        one,
-        begin,
-        end,
-        part,
-    ):
+        first, depth, left, right, levels, fields, x, y, u, b, faces, strides, rho, weights, one,
+        begin, end, part,
+    ):  # fmt: skip
         """Stage first + i in the cells from begin + i left to end + i right, for all i < depth."""
         p = strides[0]
         for block in range(begin, end + (depth - 1) * max(0, right + p), BLOCK):
