@@ -79,7 +79,9 @@ def main() -> None:
     options = arguments()
     rows = read(options.rows)
     have = {(r["cohort"], r["patient"], r["method"]) for r in rows}
+    asked = set()
     for cohort, name, make in patients(options):
+        asked.add((cohort, name))
         missing = [m for m in options.methods if (cohort, name, m) not in have]
         if not missing:
             continue
@@ -90,7 +92,7 @@ def main() -> None:
             rows.append(row)
             with options.rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-    rows = [r for r in rows if r["method"] in options.methods]
+    rows = [r for r in rows if r["method"] in options.methods and (r["cohort"], r["patient"]) in asked]
     for cohort in ("single", "three", "wrong"):
         of_cohort = [r for r in rows if r["cohort"] == cohort]
         if of_cohort:
