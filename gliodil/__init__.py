@@ -19,7 +19,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Threads meet several hundred times a sweep. By default (GNU OpenMP) those that wait keep their processor for
 # milliseconds; where another program runs, what they wait for may be queueing behind them, and a fit takes a hundred
-# times as long. A short wait costs nothing on an idle machine. Read when OpenMP is loaded, hence here, before PyTorch.
+# times as long. A short wait costs little on an idle machine. Read when OpenMP is loaded, hence here, before PyTorch.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
 

@@ -38,8 +38,9 @@ class Memory:
             return like.new_empty(shape)
         dtype = like.detach().numpy().dtype
         entries = math.prod(shape)
-        free = self._free[_rounded(entries * dtype.itemsize)]
-        block = free.pop() if free else np.empty(_rounded(entries * dtype.itemsize), np.uint8)
+        size = _rounded(entries * dtype.itemsize)
+        free = self._free[size]
+        block = free.pop() if free else np.empty(size, np.uint8)
         field = block.view(dtype)[:entries].reshape(shape)
         weakref.finalize(field, free.append, block).atexit = False
         return torch.from_numpy(field)
