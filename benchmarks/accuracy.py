@@ -4,7 +4,10 @@
               three    three foci
               wrong    one focus, grown by another equation, tissue maps off (see wrong_models.py), half of each kind
     method    default  what `gliodil plan` runs: exact physics, bent by a mobility field where the labels ask for it
-              exact    the equation holds, its parameters are fitted
+              exact    the equation holds, its parameters are fitted; misfits, priors and grid rates as in default
+              hard     the equation holds, its parameters are fitted to the published misfits, each between bounds
+              hard-priors  the same with the default's priors: as far as hard physics goes without the other terms
+              no-TERM  default without one of its terms (`FitConfig.left_out`)
               soft     model error everywhere
               static   no growth: a front of 1 mm infiltration length laid along the visible boundaries
               reference  the published loss, minimized by L-BFGS
@@ -50,7 +53,11 @@ from gliodil.planning.distance import distance_from
 from gliodil.planning.geodesic import geodesic_distance
 from gliodil.planning.plan import plan
 
-METHODS = ("default", "static", "exact", "soft", "reference", "pinn", "faithful")
+LEFT_OUT = ("rim", "distances", "priors", "fronts", "foci")
+METHODS = (
+    *("default", "static", "exact", "hard", "hard-priors", "soft", "reference", "pinn", "faithful"),
+    *(f"no-{term}" for term in LEFT_OUT),
+)
 MARGINS_MM = (3, 5, 8)
 COVERAGES = tuple(f"cover_{mm}mm" for mm in MARGINS_MM)
 HIGHER_IS_BETTER = ("dice_20", "dice_10", "dice_5", "dice_1", "coverage", *COVERAGES)
@@ -65,12 +72,17 @@ SCORES = (
 CONFIGS = {
     "default": FitConfig(device="cpu"),
     "exact": FitConfig(device="cpu", physics="exact"),
+    "hard": FitConfig(device="cpu", loss="reference", physics="exact"),
+    "hard-priors": FitConfig(
+        device="cpu", physics="exact", left_out=("rim", "distances", "fronts", "foci", "pet")
+    ),
     "soft": FitConfig(device="cpu", physics="soft"),
     "reference": FitConfig(device="cpu", loss="reference"),
     "pinn": FitConfig(device="cpu", method="pinn"),
     "faithful": FitConfig(
         device="cpu", loss="reference", optimizer="adam-multigrid", max_evaluations=9000, cells=24, steps=48
     ),
+    **{f"no-{term}": FitConfig(device="cpu", left_out=(term,)) for term in LEFT_OUT},
 }
 
 

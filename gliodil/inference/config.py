@@ -12,6 +12,7 @@ Method = Literal["odil", "pinn"]
 Loss = Literal["informed", "reference"]
 Optimizer = Literal["lbfgs", "gauss-newton", "adam-multigrid"]
 Physics = Literal["auto", "exact", "soft"]
+Term = Literal["rim", "distances", "priors", "fronts", "foci", "pet"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,18 @@ class FitConfig:
     physics
         ``"exact"``: the equation holds exactly, only its parameters are fitted; ``"soft"``: it may be violated at a
         price; ``"auto"``: exact, and where that does not explain the labels as well as their resolution lets one see
-        (``label_misfit``), with a smooth field of mobility (``mobility``). The reference loss is always soft.
+        (``label_misfit``), with a smooth field of mobility (``mobility``). The reference loss is soft unless
+        ``"exact"`` is asked for.
     pde_weight
         λ, the factor on the physics residual's weight.
     loss
         ``"informed"``: the reference loss with the necrotic rim as a third level and priors in place of the
         parameter hinges (default, see ``informed_loss``); ``"reference"``: the public loss.
+    left_out
+        Terms of the informed loss that are left as the reference loss has them, to see what each is worth: ``"rim"``
+        (necrosis as a third level), ``"distances"`` (label misfits in millimetres), ``"priors"``, ``"fronts"`` (rates
+        corrected for the grid), ``"foci"`` (more than one), ``"pet"`` (its own units and blur). The field of mobility
+        is switched by ``physics``.
     optimizer
         ``"lbfgs"``: parameters first, then, with soft physics, everything, in the variables of
         ``pde.odil.trajectory`` (default);
@@ -70,6 +77,7 @@ class FitConfig:
     physics: Physics = "auto"
     pde_weight: float = 1.0
     loss: Loss = "informed"
+    left_out: tuple[Term, ...] = ()
     optimizer: Optimizer = "lbfgs"
     max_evaluations: int = 600
     tolerance: float = 1e-2
@@ -89,6 +97,7 @@ class FitConfig:
                     found=str(getattr(self, name)),
                 )
 
+        object.__setattr__(self, "left_out", tuple(self.left_out))
         need(8 <= self.cells <= 512, "cells", "8 to 512 cells per axis")
         need(8 <= self.steps <= 4096, "steps", "8 to 4096 time levels")
         need(0 < self.duration_days < math.inf, "duration_days", "a positive number of days")
@@ -96,12 +105,15 @@ class FitConfig:
         need(0 <= self.crop_margin_mm <= 100, "crop_margin_mm", "0 to 100 mm")
         need(self.physics in get_args(Physics), "physics", " | ".join(get_args(Physics)))
         need(
-            self.physics != "exact" or self.loss != "reference",
+            self.physics != "exact" or self.optimizer != "adam-multigrid",
             "physics",
-            "auto or soft: the reference is soft",
+            "auto or soft: the public path is soft",
         )
         need(0 < self.pde_weight < math.inf, "pde_weight", "a positive factor")
         need(self.loss in get_args(Loss), "loss", " | ".join(get_args(Loss)))
+        need(set(self.left_out) <= set(get_args(Term)), "left_out", f"any of {', '.join(get_args(Term))}")
+        switchable = self.loss == "informed" and self.method == "odil"
+        need(not self.left_out or switchable, "left_out", 'nothing, unless loss="informed" and method="odil"')
         public = self.optimizer != "adam-multigrid" or self.loss == "reference"
         need(public, "loss", 'loss="reference" with optimizer="adam-multigrid": the public path has no other')
         need(self.optimizer in get_args(Optimizer), "optimizer", " | ".join(get_args(Optimizer)))
@@ -123,5 +135,5 @@ class FitConfig:
         return self.duration_days / self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings for the provenance record."""
-        return asdict(self)
+        """Return the settings for the provenance record, as JSON has them."""
+        return {**asdict(self), "left_out": list(self.left_out)}

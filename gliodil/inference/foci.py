@@ -39,7 +39,7 @@ def search_foci(loss: ReferenceLoss, start: Scalars, record: Recorder) -> tuple[
     """
     landscape = _plain(loss, start)
     found = search(landscape, record, curvature=_first_curvature(landscape))
-    while loss.anchored and landscape.objective.coordinates.box.foci < MOST_FOCI:
+    while loss.several_foci and landscape.objective.coordinates.box.foci < MOST_FOCI:
         p, last = _seen(landscape, found)
         if explained(loss.case, label_misfit_mm(loss.case, last, p)):
             break

@@ -38,6 +38,9 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Five chang
 
 5. *Fronts of the grid.* Cells of 2 mm carry fronts too fast and too far; the grid gets rates with which they travel as
    on voxels of 1 mm (``pde.lattice``). All other terms are the reference's.
+
+Each can be left out (``FitConfig.left_out``): the first ("rim"), the halves of the second ("distances", "priors"), the
+third ("pet"), the fifth ("fronts"), and with them the search for more than one focus ("foci", ``foci``).
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ import torch
 
 from gliodil.inference.blur import blur
 from gliodil.inference.case import Case
-from gliodil.inference.config import FitConfig
+from gliodil.inference.config import FitConfig, Term
 from gliodil.inference.parameters import Box, Scalars
 from gliodil.inference.reference_loss import WEIGHT_SEGMENTATION, ReferenceLoss, Terms, squares
 from gliodil.pde.lattice import GridRates, grid_rates
@@ -77,10 +80,19 @@ class InformedLoss(ReferenceLoss):
 
     anchored = True
 
+    def has(self, term: Term) -> bool:
+        """Whether a term is in force."""
+        return term not in self.config.left_out
+
     @property
     def three_levels(self) -> bool:
-        """Whether the segmentation shows necrosis."""
-        return bool(self.case.necrotic.any())
+        """Whether the segmentation shows necrosis, and it counts."""
+        return self.has("rim") and bool(self.case.necrotic.any())
+
+    @property
+    def several_foci(self) -> bool:
+        """Whether further foci are looked for."""
+        return self.has("foci")
 
     def box(self) -> Box:
         """Return a box wide enough for the priors to decide."""
@@ -97,6 +109,8 @@ class InformedLoss(ReferenceLoss):
 
     def rates(self, p: Scalars) -> GridRates:
         """Return the rates with which fronts on the grid travel as on voxels of 1 mm."""
+        if not self.has("fronts"):
+            return super().rates(p)
         return grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=self.case.grid.spacing)
 
     def thresholds(self, p: Scalars) -> tuple[torch.Tensor, ...]:
@@ -107,12 +121,12 @@ class InformedLoss(ReferenceLoss):
     @property
     def weight_segmentation(self) -> float:
         """The reference's weight without PET, with PET too."""
-        return WEIGHT_SEGMENTATION
+        return WEIGHT_SEGMENTATION if self.has("pet") else super().weight_segmentation
 
     def data_residuals(self, last: torch.Tensor, p: Scalars) -> Terms:
         """Return the reference's residuals; PET is compared with the blurred density, in the units of the image."""
         residuals = super().data_residuals(last, p)
-        if self.case.pet is not None and self.pet_where is not None:
+        if self.case.pet is not None and self.pet_where is not None and self.has("pet"):
             grid = self.case.grid
             sigmas = [PET_FWHM_MM / math.sqrt(8 * math.log(2)) / h for h in grid.spacing]
             seen = blur(grid.box(last), sigmas).reshape(-1) / p.pet_scale + p.pet_background
@@ -123,22 +137,26 @@ class InformedLoss(ReferenceLoss):
 
     def parameter_stage(self, last: torch.Tensor, p: Scalars, admissibility: Terms) -> Terms:
         """Return the label misfits as distances and what the priors add to them."""
+        residuals = self.data_residuals(last, p)
+        if self.has("distances"):
+            residuals |= self.distances(last, p)
+        terms = {**squares(residuals), **admissibility}
+        misfit = torch.stack([t.double() for t in terms.values()]).sum()
+        deviations = self.deviations(p).square().sum() * self.has("priors")
+        return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}
+
+    def distances(self, last: torch.Tensor, p: Scalars) -> Terms:
+        """Return the label misfits as distances along the front, bounded."""
         scale = 1 / math.sqrt(self.entries)
         lower, upper = self.levels(p)
         length = (p.diffusivity / p.proliferation_rate).sqrt()
         here = front_coordinate(last)
         short = torch.where(last < lower, here - front_coordinate(lower), 0.0)
         beyond = torch.where(last > upper, front_coordinate(upper) - here, 0.0)
-        residuals = {
+        return {
             "seg_lower": self.robust(math.sqrt(6) * length * short) * scale,
             "seg_upper": self.robust(math.sqrt(6) * length * beyond) * scale,
         }
-        if (pet := self.data_residuals(last, p).get("pet")) is not None:
-            residuals["pet"] = pet
-        terms = {**squares(residuals), **admissibility}
-        misfit = torch.stack([t.double() for t in terms.values()]).sum()
-        deviations = self.deviations(p).square().sum()
-        return {**terms, "parameters": misfit * torch.expm1(deviations / EFFECTIVE_OBSERVATIONS)}
 
     def robust(self, distance: torch.Tensor) -> torch.Tensor:
         return distance / TOLERANCE_MM / (1 + (distance / OUTLIER_MM).square()).sqrt()

@@ -59,6 +59,11 @@ class ReferenceLoss:
             self.pet_where = (case.pet > PET_CUTOFF) & (case.enhancing | case.oedema)
 
     @property
+    def several_foci(self) -> bool:
+        """Whether a tumour may start from more than one point."""
+        return False
+
+    @property
     def sigma_pde(self) -> float:
         """σ such that the pde term is Σ (σ r)²."""
         return WEIGHT_PDE * self.config.pde_weight / math.sqrt(self.entries)

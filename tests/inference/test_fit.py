@@ -113,8 +113,9 @@ def test_the_full_stage_only_improves_on_its_start(fitted: tuple[Patient, Fit]) 
 
 
 @pytest.mark.parametrize("physics", ["exact", "soft"])
-def test_physics_is_what_was_asked_for(make_patient: PatientFactory, physics: Physics) -> None:
-    result = fit(make_patient(), config=replace(CONFIG, physics=physics, max_evaluations=20))
+@pytest.mark.parametrize("loss", ["informed", "reference"])
+def test_physics_is_what_was_asked_for(make_patient: PatientFactory, physics: Physics, loss: Loss) -> None:
+    result = fit(make_patient(), config=replace(CONFIG, loss=loss, physics=physics, max_evaluations=20))
     assert result.physics == physics
     assert (result.loss_terms["pde"] == 0) == (physics == "exact")
     assert (result.loss_terms["initial"] == 0) == (physics == "exact")

@@ -34,6 +34,7 @@ def test_defaults_are_the_published_setting() -> None:
         ("crop_factor", math.nan),
         ("pde_weight", 0.0),
         ("optimizer", "newton"),
+        ("left_out", ("rim", "prior")),
         ("max_evaluations", 0),
         ("tolerance", 0.0),
         ("tolerance", 1.0),
@@ -49,6 +50,20 @@ def test_out_of_range_settings_are_named(name: str, value: Any) -> None:
 def test_infinite_settings_are_refused(name: str) -> None:
     with pytest.raises(InputError):
         FitConfig(**{name: math.inf})  # type: ignore[arg-type]
+
+
+def test_terms_are_left_out_of_the_loss_that_has_them() -> None:
+    config = FitConfig(left_out=("rim", "foci"))
+    assert FitConfig(**json.loads(json.dumps(config.to_dict()))) == config
+    for other in ({"loss": "reference"}, {"method": "pinn"}):
+        with pytest.raises(InputError, match="'left_out'"):
+            FitConfig(left_out=("rim",), **other)  # type: ignore[arg-type]
+
+
+def test_the_public_path_is_soft() -> None:
+    assert FitConfig(loss="reference", physics="exact").physics == "exact"
+    with pytest.raises(InputError, match="'physics'"):
+        FitConfig(loss="reference", optimizer="adam-multigrid", physics="exact")
 
 
 def test_devices() -> None:

@@ -44,6 +44,11 @@ def test_two_tumours_get_two_foci(make_patient: Callable[..., Patient]) -> None:
         assert np.linalg.norm(np.subtract(origin, there)) < 5
 
 
+def test_further_foci_can_be_left_out(make_patient: Callable[..., Patient]) -> None:
+    double = make_patient(seg=two_balls(make_patient()))
+    assert len(fit(double, config=replace(CONFIG, left_out=("foci",))).origins_mm) == 1
+
+
 def test_one_tumour_keeps_one_focus(make_patient: Callable[..., Patient]) -> None:
     assert len(fit(make_patient(), config=CONFIG).origins_mm) == 1
 

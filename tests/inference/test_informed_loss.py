@@ -10,7 +10,7 @@ import torch
 
 from gliodil.errors import InputError
 from gliodil.inference.case import Case
-from gliodil.inference.config import FitConfig
+from gliodil.inference.config import FitConfig, Term
 from gliodil.inference.informed_loss import InformedLoss, make_loss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
@@ -73,3 +73,46 @@ def test_without_necrosis_there_are_two_levels(case: Case, tiny: FitConfig) -> N
         torch.testing.assert_close(mine, public)
     assert not loss.box().with_necrosis
     assert InformedLoss(case, tiny).box().with_necrosis
+
+
+def without(case: Case, config: FitConfig, *terms: Term) -> InformedLoss:
+    return InformedLoss(case, replace(config, loss="informed", optimizer="lbfgs", left_out=terms))
+
+
+def stage(loss: ReferenceLoss, case: Case) -> dict[str, float]:
+    """Terms of the parameter stage at a density that lies beside the labels: too low here, too high there."""
+    aside = loss.centres[:, case.core].mean(dim=1)[:, None] + 8
+    distance = (loss.centres - aside).norm(dim=0)
+    last = (1 + (distance / 3 - 5).exp()) ** -2
+    return {k: float(t) for k, t in loss.parameter_stage(last, parameters(case), {}).items()}
+
+
+def test_each_term_can_be_left_out_alone(case: Case, tiny: FitConfig) -> None:
+    p, every = parameters(case), without(case, tiny)
+    reference = ReferenceLoss(case, replace(tiny, loss="reference"))
+    assert not without(case, tiny, "rim").box().with_necrosis
+    for mine, public in zip(without(case, tiny, "rim").levels(p), reference.levels(p), strict=True):
+        torch.testing.assert_close(mine, public)
+
+    torch.testing.assert_close(
+        without(case, tiny, "fronts").rates(p).proliferation, reference.rates(p).proliferation
+    )
+    assert float(every.rates(p).proliferation) != float(reference.rates(p).proliferation)
+
+    plain, densities = stage(reference, case), stage(without(case, tiny, "rim", "distances", "pet"), case)
+    for name in ("seg_lower", "seg_upper"):
+        assert densities[name] == pytest.approx(plain[name], rel=1e-10)
+        assert stage(every, case)[name] != pytest.approx(plain[name], rel=1e-3)
+    assert ("pet" in plain) == (case.pet is not None)
+    if case.pet is not None:
+        assert densities["pet"] == pytest.approx(plain["pet"], rel=1e-10)
+        assert stage(every, case)["pet"] != pytest.approx(plain["pet"], rel=1e-2)
+
+    full, unprejudiced = stage(every, case), stage(without(case, tiny, "priors"), case)
+    assert full.pop("parameters") > 0
+    assert unprejudiced.pop("parameters") == 0
+    assert unprejudiced == full
+
+    assert every.several_foci
+    assert not without(case, tiny, "foci").several_foci
+    assert not reference.several_foci
