@@ -10,12 +10,19 @@ cost of the package's sweeps per cell and step on growing grids: flat means that
 
     python benchmarks/bench_sweeps.py
     python benchmarks/bench_sweeps.py --cells 24 --steps 48 --largest 48 --runs 3
+
+Beside busy programs, with the package's short waits between threads and with GNU OpenMP's own:
+
+    python benchmarks/bench_sweeps.py --busy 2 --largest 48 --scaling
+    GOMP_SPINCOUNT=300000 python benchmarks/bench_sweeps.py --busy 2 --largest 48 --scaling
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -41,7 +48,16 @@ Sweeps = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 def main() -> None:
     """Compare the kernels, then measure the scaling."""
     options = arguments()
-    print(f"{torch.get_num_threads()} threads, float32, median of {options.runs} alternating runs\n")
+    beside = f", beside {options.busy} busy programs" if options.busy else ""
+    print(f"{torch.get_num_threads()} threads, float32, median of {options.runs} alternating runs{beside}")
+    with busy(options.busy):
+        if not options.scaling:
+            compare(options)
+        scaling(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print what the sweeps take with each kind of kernels."""
     problem = sweeps(options.cells, options.steps)
     reference = problem()
     runs: dict[str, Sweeps] = {}
@@ -65,6 +81,9 @@ def main() -> None:
     for name, t in seconds.items():
         print(f"  {name:<34}{t:>10.3f}{t / seconds['numba']:>17.1f}")
 
+
+def scaling(options: argparse.Namespace) -> None:
+    """Print what the package's sweeps take on growing grids."""
     grids = [n for n in (24, 32, 48, 64, 96, 128) if n <= options.largest]
     scaled = {n: sweeps(n, options.steps) for n in grids}
     for run in scaled.values():
@@ -83,7 +102,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=192, help="of the comparison (%(default)s)")
     parser.add_argument("--largest", type=int, default=96, help="grid of the scaling (%(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="timed runs each (%(default)s)")
+    parser.add_argument("--scaling", action="store_true", help="the second table only")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="programs beside it (%(default)s)")
     return parser.parse_args()
+
+
+@contextmanager
+def busy(programs: int) -> Iterator[None]:
+    """Keep so many other processes computing meanwhile."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def sweeps(cells: int, steps: int) -> Sweeps:

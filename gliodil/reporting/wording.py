@@ -96,7 +96,7 @@ def seconds(value: float | None) -> str:
 def status_sentence(metrics: Mapping[str, Any]) -> str:
     """Return the state of the fit in words; unknown states are quoted."""
     known = STATUS.get(metrics["status"], f"The fit ended with status “{metrics['status']}”.")
-    message = str(metrics.get("status_message") or "").strip().removeprefix("Converged: ")
+    message = str(metrics.get("status_message") or "").strip()
     if not message or message.rstrip(".").lower() == known.rstrip(".").lower():
         return known
     return f"{known} {message[0].upper()}{message[1:].rstrip('.')}."

@@ -147,8 +147,8 @@ def test_the_first_screen_says_what_must_not_be_missed(render):
         assert phrase in top
 
 
-def test_a_fit_that_converged_says_so_once(render):
-    page = render(status="converged", status_message="Converged: the loss would fall by less than 0.01.")
+def test_a_fit_that_converged_says_so_and_why(render):
+    page = render(status="converged", status_message="the loss would fall by less than 0.01")
     assert "The fit converged. The loss would fall by less than 0.01." in page.words
 
 

@@ -115,11 +115,11 @@ def gauss_newton(
         record.keep(state)
         g = here.gradient()
         if dot(g, g) == 0:
-            status, message = "converged", "Converged: the gradient is zero."
+            status, message = "converged", "The gradient is zero."
             break
         step, predicted = _step(here, g, landscape.metric, mu, options, record)
         if abs(predicted) <= ROUND_OFF * here.value:
-            status, message = "converged", "Converged: what a step promises is round-off."
+            status, message = "converged", "What a step promises is round-off."
             break
         if not predicted > 0:
             status, message = "stalled", "The linear model finds no way down."
@@ -151,7 +151,7 @@ def gauss_newton(
             found is not None and mu == 0 and predicted <= 0.1 * options.tolerance * here.value
         ):
             status = "converged"
-            message = f"Converged: steps lower the loss by less than {options.tolerance:.2g} of its value."
+            message = f"Steps lower the loss by less than {options.tolerance:.2g} of its value."
             break
         if mu > LARGEST_DAMPING:
             status, message = "stalled", "No damped step lowers the loss any further."

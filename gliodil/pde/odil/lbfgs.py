@@ -95,9 +95,7 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
         quiet = quiet + 1 if -0.5 * slope <= options.tolerance * max(abs(value), 1e-300) else 0
         if quiet >= 3 or slope == 0:
             status = "converged"
-            message = (
-                f"Converged: the loss would fall by less than {options.tolerance:.2g} of its value per step."
-            )
+            message = f"The loss would fall by less than {options.tolerance:.2g} of its value per step."
             break
 
         step = min(1.0, options.max_step / max(float(d[0].norm()), 1e-300))
