@@ -231,7 +231,8 @@ def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder)
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
     """Minimize the loss in parameters, initial misfit and model error, from grid to grid."""
     coordinates = landscape.objective.coordinates
-    scaling = coordinates.scaling @ _whitening(landscape, found.x[0], record)
+    coarsest = ExactPhysics(TransformedLoss(losses[0], coordinates, dtype=torch.float64))  # its curvature will do
+    scaling = coordinates.scaling @ _whitening(coarsest, found.x[0], record)
     estimate = coordinates.moved(found.x[0])
     fixed = Coordinates.scaled(estimate.box, estimate.origin, scaling).with_origin_fixed()
     start: Point | None = None
