@@ -202,7 +202,7 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
         raise NumericsError("The best parameters cannot be evaluated again.", found=str(found.terms))
     scalars, levels = run[0], run[1].levels
     found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
-    misfit = label_misfit_mm(loss.case, levels[-1], scalars)
+    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
     physics = "exact" if landscape.mobility is None else "mobility"
     return Outcome(levels, scalars, found, landscape.objective.dtype, physics, misfit)
 
@@ -231,7 +231,9 @@ def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder)
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
     """Minimize the loss in parameters, initial misfit and model error, from grid to grid."""
     coordinates = landscape.objective.coordinates
-    coarsest = ExactPhysics(TransformedLoss(losses[0], coordinates, dtype=torch.float64))  # its curvature will do
+    coarsest = ExactPhysics(
+        TransformedLoss(losses[0], coordinates, dtype=torch.float64)
+    )  # its curvature will do
     scaling = coordinates.scaling @ _whitening(coarsest, found.x[0], record)
     estimate = coordinates.moved(found.x[0])
     fixed = Coordinates.scaled(estimate.box, estimate.origin, scaling).with_origin_fixed()
@@ -243,7 +245,7 @@ def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, 
         if finer is not None:
             start = full.loss.prolong_to(finer, found.x)
     scalars, levels = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).levels
-    misfit = label_misfit_mm(loss.case, levels[-1], scalars)
+    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
     return Outcome(levels, scalars, found, full.loss.dtype, "soft", misfit)
 
 

@@ -41,7 +41,7 @@ def search_foci(loss: ReferenceLoss, start: Scalars, record: Recorder) -> tuple[
     found = search(landscape, record, curvature=_first_curvature(landscape))
     while loss.several_foci and landscape.objective.coordinates.box.foci < MOST_FOCI:
         p, last = _seen(landscape, found)
-        if explained(loss.case, label_misfit_mm(loss.case, last, p)):
+        if explained(loss.case, label_misfit_mm(loss.case, last, loss.thresholds(p))):
             break
         further = unreached(loss, last, p)
         if further is None:

@@ -107,6 +107,10 @@ class InformedLoss(ReferenceLoss):
             threshold_oedema=(0.05, 0.5),
         )
 
+    def seed(self, origins: torch.Tensor, *, cutoff_width: float = 0.0) -> torch.Tensor:
+        """Return the reference's seed in passable cells: elsewhere it would grow, cell by cell, in place."""
+        return super().seed(origins, cutoff_width=cutoff_width) * (1 - self.impassable)
+
     def rates(self, p: Scalars) -> GridRates:
         """Return the rates with which fronts on the grid travel as on voxels of 1 mm."""
         if not self.has("fronts"):

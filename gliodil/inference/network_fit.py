@@ -106,7 +106,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
         _account(patient, solution),
         torch.float64,
         physics="soft",
-        misfit_mm=label_misfit_mm(case, last, scalars),
+        misfit_mm=label_misfit_mm(case, last, loss.thresholds(scalars)),
         optimizer="levenberg-marquardt",
     )
 

@@ -75,6 +75,16 @@ def test_without_necrosis_there_are_two_levels(case: Case, tiny: FitConfig) -> N
     assert InformedLoss(case, tiny).box().with_necrosis
 
 
+def test_nothing_is_sown_where_nothing_can_grow(case: Case, tiny: FitConfig) -> None:
+    wall = replace(case, model=replace(case.model, passable=case.model.passable & ~case.core))
+    loss, reference = InformedLoss(wall, tiny), ReferenceLoss(wall, tiny)
+    origins = parameters(case).origins
+    seed, public = loss.seed(origins), reference.seed(origins)
+    assert float(public[case.core].max()) > 0.1
+    assert float(seed[case.core].abs().max()) == 0
+    torch.testing.assert_close(seed[~case.core], public[~case.core] * wall.model.passable[~case.core])
+
+
 def without(case: Case, config: FitConfig, *terms: Term) -> InformedLoss:
     return InformedLoss(case, replace(config, loss="informed", optimizer="lbfgs", left_out=terms))
 
