@@ -6,7 +6,7 @@
     method    default  what `gliodil plan` runs: exact physics, bent by a mobility field where the labels ask for it
               exact    the equation holds, its parameters are fitted; misfits, priors and grid rates as in default
               hard     the equation holds, its parameters are fitted to the published misfits, each between bounds
-              hard-priors  the same with the default's priors: as far as hard physics goes without the other terms
+              hard-priors  exact without any other of the default's terms than its priors (and its box and crop)
               no-TERM  default without one of its terms (`FitConfig.left_out`)
               soft     model error everywhere
               static   no growth: a front of 1 mm infiltration length laid along the visible boundaries

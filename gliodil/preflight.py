@@ -58,6 +58,7 @@ def check_request(
 ) -> tuple[str, ...]:
     """Refuse what would only come to light after the fit; return what will be made first, in sentences."""
     from gliodil.data.registration.prepare import check_preparation
+    from gliodil.inference.case import choose_device
     from gliodil.planning.ctv import gtv_mask, standard_ctv
     from gliodil.planning.distance import orthogonal_spacing
     from gliodil.planning.export import check_export
@@ -74,7 +75,7 @@ def check_request(
     if (reference := patient.reference) is not None:
         check_export(reference.files, patient.segmentation.with_data(gtv_mask(patient, known), kind="label"))
     planned = check_preparation(patient, register=register)
-    present = _memory_of(_device(config.device))
+    present = _memory_of(choose_device(config.device))
     if present is not None and memory_gb(config) > present:
         raise _too_large(config, f"{present:.1f} GB")
     spacing = orthogonal_spacing(patient.affine)
@@ -88,7 +89,8 @@ def memory_gb(config: FitConfig) -> float:
 
     Exact physics keeps one and works on a few; soft physics stores pairs of them.
     """
-    trajectories = 18 if config.physics == "soft" or config.loss == "reference" else 4
+    soft = config.physics == "soft" or (config.loss == "reference" and config.physics != "exact")
+    trajectories = 18 if soft else 4
     return trajectories * config.cells**3 * config.steps * 4 / 1e9 + 1.5
 
 
@@ -112,24 +114,6 @@ def naming(patient: Patient) -> Iterator[None]:
     except GliodilError as error:
         error.for_patient(patient.identity)
         raise
-
-
-def _device(name: str) -> torch.device:
-    """Return the device of that name, if the fit can run on it."""
-    import torch
-
-    from gliodil.inference.case import choose_device
-
-    device = choose_device(name)
-    count = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= count):
-        raise InputError(
-            "There is no such device here.",
-            expected=", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))]),
-            found=name,
-            remedy="choose one of these with --device",
-        )
-    return device
 
 
 def _memory_of(device: torch.device) -> float | None:

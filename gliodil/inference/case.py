@@ -41,6 +41,9 @@ class Case:
         Fisher-Kolmogorov equation on the crop's tissue.
     core, oedema, enhancing, necrotic
         Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
+    has_necrosis
+        Whether necrosis is a level of its own: it fills a cell of the grid that was asked for. Coarser grids, on which
+        it may come or go, follow that one.
     pet
         FET-PET scaled to its maximum in the enhancing tumour and oedema, shape (N,), or None.
     passable_voxels
@@ -56,6 +59,7 @@ class Case:
     oedema: torch.Tensor
     enhancing: torch.Tensor
     necrotic: torch.Tensor
+    has_necrosis: bool
     pet: torch.Tensor | None
     passable_voxels: BoolArray
     warnings: tuple[str, ...]
@@ -140,6 +144,7 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         oedema=oedema,
         enhancing=label == 3,
         necrotic=label == 2,
+        has_necrosis=bool((label == 2).any()),
         pet=_pet(patient, scalar),
         passable_voxels=white + grey >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),
@@ -229,14 +234,22 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     InputError
-        If the device does not exist here.
+        If the device does not exist here, or is of another kind.
     """
+    count = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if count else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError("Unknown device.", expected="auto, cpu, cuda or cuda:N", found=name) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("No CUDA device here.", found=name, remedy="use --device cpu")
+    except RuntimeError:
+        device = None
+    if device is None or not (
+        device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count)
+    ):
+        raise InputError(
+            "There is no such device here.",
+            expected=", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))]),
+            found=name,
+            remedy="choose one of these with --device",
+        )
     return device

@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ import torch
 from gliodil import __version__
 from gliodil.data.atomic import atomic_path
 from gliodil.data.patient import Patient
-from gliodil.errors import OutputError
+from gliodil.errors import InputError, OutputError
 from gliodil.inference.config import FitConfig
 from gliodil.pde.resume import State
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 INTERVAL_S = 60.0
 SHARE = 20.0
 """A file that takes long to write is written less often: its next is due after so many times that long."""
@@ -59,6 +60,25 @@ class Checkpoint:
         """Of the interrupted run: those not asked for yet."""
         self._name = ""
         self._due = 0.0
+
+    @classmethod
+    def at(cls, path: Path | str) -> Checkpoint:
+        """Return one at a path that a person named.
+
+        Raises
+        ------
+        InputError
+            If there is a file that is no checkpoint: it would be overwritten.
+        """
+        if _foreign(Path(path)):
+            raise InputError(
+                "The file to keep a fit's state in is something else.",
+                file=Path(path),
+                expected="a checkpoint, or no file",
+                found="a file of another kind",
+                remedy="name another file, or remove this one",
+            )
+        return cls(path)
 
     def open(self, key: Callable[[], str]) -> None:
         """Begin a fit: read what an interrupted one with the same key left.
@@ -142,7 +162,7 @@ class Checkpoint:
 def fit_key(patient: Patient, config: FitConfig, device: torch.device | str) -> str:
     """Return a hash of the volumes with their geometry, the label convention, settings, device and version."""
     digest = hashlib.sha256()
-    words = [__version__, patient.convention.name, config.to_dict(), str(device)]
+    words = [__version__, asdict(patient.convention), config.to_dict(), str(device)]
     digest.update(json.dumps(words, sort_keys=True).encode())
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
         digest.update(f"{role} {volume.data.dtype} {volume.data.shape}".encode() + volume.affine.tobytes())
@@ -180,6 +200,21 @@ def read_states(path: Path, key: str) -> tuple[bool, list[State]]:
         if header["format"] != FORMAT or header["key"] != key:
             return False, []
         return True, _unpacked(header["loops"], members)
+
+
+def _foreign(path: Path) -> bool:
+    """Whether there is a file that was not written here, damaged or whole."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK"[: len(start)]:
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "header.npy" not in archive.namelist()
+    except zipfile.BadZipFile:  # cut short
+        return False
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:

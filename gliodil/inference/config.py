@@ -42,8 +42,8 @@ class FitConfig:
         ``"informed"``: the reference loss with the necrotic rim as a third level and priors in place of the
         parameter hinges (default, see ``informed_loss``); ``"reference"``: the public loss.
     left_out
-        Terms of the informed loss that are left as the reference loss has them, to see what each is worth: ``"rim"``
-        (necrosis as a third level), ``"distances"`` (label misfits in millimetres), ``"priors"``, ``"fronts"`` (rates
+        Terms of the informed loss to do without, to see what each is worth: ``"rim"`` (necrosis as a third level),
+        ``"distances"`` (label misfits in millimetres), ``"priors"`` (their wide box stays), ``"fronts"`` (rates
         corrected for the grid), ``"foci"`` (more than one), ``"pet"`` (its own units and blur). The field of mobility
         is switched by ``physics``.
     optimizer

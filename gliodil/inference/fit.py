@@ -6,7 +6,7 @@ The default path runs in stages, each a start for the next:
 2. *mobility*    parameters and a smooth field of log-mobility, physics exact. Left out where the parameters explain the
                  labels as well as they can be seen (``label_misfit``).
 
-Soft physics, which the reference loss has, replaces the second stage:
+Soft physics, which the reference loss has unless exact physics is asked for, replaces the second stage:
 
 2. *full*        parameters, initial misfit and model error, from grid to grid.
 
@@ -118,10 +118,10 @@ def fit(
     Raises
     ------
     InputError, GeometryError
-        If the patient cannot be set up (see ``case.set_up``), the growth is unknown, or a learned law is asked to keep
-        a checkpoint.
+        If the patient cannot be set up (see ``case.set_up``), the growth is unknown, a learned law is asked to keep
+        a checkpoint, or the checkpoint's path names a file that is none.
     NumericsError
-        If the loss is not finite from the start.
+        If the loss is not finite from the start, or the public path ends at rates that are not positive.
     """
     config = config or FitConfig()
     if growth == "learned":
@@ -144,7 +144,7 @@ def fit(
             found="a patient with several visits",
             remedy="hand in its .patient, or growth='learned'",
         )
-    keeper = Checkpoint(checkpoint) if isinstance(checkpoint, Path | str) else checkpoint
+    keeper = Checkpoint.at(checkpoint) if isinstance(checkpoint, Path | str) else checkpoint
     record = Recorder(progress=progress, keeper=keeper)
     try:
         case = set_up(patient, config)
@@ -154,14 +154,15 @@ def fit(
         if isinstance(loss, InformedLoss) and config.method == "pinn":
             outcome = fit_network(loss, record)
         elif config.optimizer == "adam-multigrid":
-            outcome = Outcome(*fit_public(loss, record), torch.float64)
+            levels, scalars, minimum = fit_public(loss, record)
+            outcome = Outcome(levels[-1], scalars, minimum, torch.float64)
         else:
             outcome = _fit_nested(patient, loss, record)
+        found = _result(patient, case, config, outcome, record)
     except NumericsError as error:
         if keeper is not None:  # it would end there again
             keeper.remove()
         raise error.for_patient(patient.identity) from None
-    found = _result(patient, case, config, outcome, record)
     if keeper is not None:
         keeper.close()
         found = replace(found, warnings=(*found.warnings, *keeper.warnings))
@@ -183,7 +184,7 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
     """Fit the parameters, then, unless exact physics is enough, a mobility field or everything; from grid to grid."""
     rungs = ladder(loss.config)
-    losses = [*_coarser(patient, rungs[:-1]), loss]
+    losses = [*_coarser(patient, rungs[:-1], loss.case), loss]
     landscape, found = fit_parameters(losses, record)
     exact = _exact(landscape, found)
     if loss.config.physics == "exact":
@@ -200,11 +201,11 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
         run = landscape.run(found.x)
     if run is None:
         raise NumericsError("The best parameters cannot be evaluated again.", found=str(found.terms))
-    scalars, levels = run[0], run[1].levels
+    scalars, last = run[0], run[1].last
     found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
-    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
+    misfit = label_misfit_mm(loss.case, last, loss.thresholds(scalars))
     physics = "exact" if landscape.mobility is None else "mobility"
-    return Outcome(levels, scalars, found, landscape.objective.dtype, physics, misfit)
+    return Outcome(last, scalars, found, landscape.objective.dtype, physics, misfit, "lbfgs")
 
 
 def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder) -> Outcome:
@@ -231,10 +232,10 @@ def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder)
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
     """Minimize the loss in parameters, initial misfit and model error, from grid to grid."""
     coordinates = landscape.objective.coordinates
-    coarsest = ExactPhysics(
-        TransformedLoss(losses[0], coordinates, dtype=torch.float64)
-    )  # its curvature will do
-    scaling = coordinates.scaling @ _whitening(coarsest, found.x[0], record)
+    coarsest = ExactPhysics(TransformedLoss(losses[0], coordinates, dtype=torch.float64))
+    # The curvature of the coarsest grid will do; the terms of the last level are divided by the number of levels.
+    per_level = math.sqrt(losses[-1].config.steps / losses[0].config.steps)
+    scaling = coordinates.scaling @ _whitening(coarsest, found.x[0], record) * per_level
     estimate = coordinates.moved(found.x[0])
     fixed = Coordinates.scaled(estimate.box, estimate.origin, scaling).with_origin_fixed()
     start: Point | None = None
@@ -244,17 +245,18 @@ def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, 
         found = _minimize(full, full.loss.start() if start is None else start, record)
         if finer is not None:
             start = full.loss.prolong_to(finer, found.x)
-    scalars, levels = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).levels
-    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
-    return Outcome(levels, scalars, found, full.loss.dtype, "soft", misfit)
+    scalars, last = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).last
+    misfit = label_misfit_mm(loss.case, last, loss.thresholds(scalars))
+    return Outcome(last, scalars, found, full.loss.dtype, "soft", misfit)
 
 
-def _coarser(patient: Patient, rungs: list[FitConfig]) -> list[ReferenceLoss]:
+def _coarser(patient: Patient, rungs: list[FitConfig], finest: Case) -> list[ReferenceLoss]:
     """Losses on the coarser grids; a grid so coarse that a small core falls between its cells is left out."""
     losses = []
     for rung in rungs:
         with suppress(GeometryError):
-            losses.append(make_loss(set_up(patient, rung), rung))
+            case = replace(set_up(patient, rung), has_necrosis=finest.has_necrosis)
+            losses.append(make_loss(case, rung))
     return losses
 
 
@@ -288,7 +290,8 @@ def _whitening(landscape: ExactPhysics, y: torch.Tensor, record: Recorder) -> to
 
     def gradient(at: torch.Tensor) -> torch.Tensor:
         record.evaluations += 1
-        return landscape.at([at]).gradient()[0]
+        here = landscape.at([at])
+        return here.gradient()[0] if math.isfinite(here.value) else torch.full_like(at, math.nan)
 
     return whitening(gradient, y)
 
@@ -308,6 +311,13 @@ def _minimize(landscape: LossLandscape, start: Point, record: Recorder) -> Minim
 def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, record: Recorder) -> Fit:
     p, found = outcome.scalars, outcome.minimum
     diffusivity, rate = float(p.diffusivity), float(p.proliferation_rate)
+    if not (diffusivity > 0 and rate > 0):  # nothing but a hinge keeps the public path from there
+        raise NumericsError(
+            "The fit ended where nothing can grow.",
+            expected="a positive diffusivity and growth rate",
+            found=f"D = {diffusivity:.3g} mm²/day, ρ = {rate:.3g} per day",
+            remedy="use the default optimizer",
+        )
     parameters = {
         "diffusivity_wm_mm2_per_day": Parameter(diffusivity, "mm²/day"),
         "proliferation_rate_per_day": Parameter(rate, "1/day"),
@@ -326,7 +336,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         warnings.append(f"The fit did not converge. {found.message}")
     evaluations, seconds, totals, stages = zip(*record.rows, strict=True) if record.rows else ((),) * 4
     return Fit(
-        density=case.volume_on(outcome.levels[-1], patient.segmentation),
+        density=case.volume_on(outcome.last, patient.segmentation),
         parameters=parameters,
         status=found.status,
         message=found.message,

@@ -1,6 +1,6 @@
 """The loss around a point [y, w, v], for the optimizers: value, gradient, and the data's derivative.
 
-L = ‖w‖² + ‖v‖² + ‖d(u_last, y)‖² + ‖y − y_anchor‖² + small terms. The model of the curvature leaves out the small terms
+L = ‖w‖² + ‖v‖² + ‖d(u_last, y)‖² + ‖y‖² + small terms. The model of the curvature leaves out the small terms
 (density beyond [0, 1] or in impassable cells); ∂d is one tangent sweep, its transpose one adjoint sweep
 (``pde.odil.loops``). The gradient has every term.
 """

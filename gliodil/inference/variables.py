@@ -35,8 +35,6 @@ class Coordinates:
     box: Box
     origin: torch.Tensor
     scaling: torch.Tensor
-    anchor: torch.Tensor
-    """y of the estimate the full fit started from."""
 
     @classmethod
     def plain(cls, box: Box, z: torch.Tensor) -> Coordinates:
@@ -45,8 +43,8 @@ class Coordinates:
 
     @classmethod
     def scaled(cls, box: Box, z: torch.Tensor, scaling: torch.Tensor) -> Coordinates:
-        """Return coordinates anchored and centred at z."""
-        return cls(box, z.detach(), scaling, torch.zeros_like(z.detach()))
+        """Return coordinates centred at z."""
+        return cls(box, z.detach(), scaling)
 
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Decode y."""
@@ -54,14 +52,13 @@ class Coordinates:
 
     def moved(self, y: torch.Tensor) -> Coordinates:
         """Return the same coordinates centred at y."""
-        y = y.detach()
-        return Coordinates(self.box, self.origin + self.scaling @ y, self.scaling, self.anchor - y)
+        return Coordinates(self.box, self.origin + self.scaling @ y.detach(), self.scaling)
 
     def with_origin_fixed(self) -> Coordinates:
         """Return the same coordinates, none of which moves the origins x₀."""
         scaling = self.scaling.clone()
         scaling[self.box.origins] = 0
-        return Coordinates(self.box, self.origin, scaling, self.anchor)
+        return Coordinates(self.box, self.origin, scaling)
 
     def zero(self) -> torch.Tensor:
         """Return y = 0."""
@@ -138,9 +135,9 @@ class TransformedLoss:
         ]
 
     def parameter_residuals(self, y: torch.Tensor, p: Scalars) -> torch.Tensor:
-        """Return the residuals of the parameter term: distance from the anchor, or the loss's own."""
+        """Return the residuals of the parameter term: distance from the centre of y, or the loss's own."""
         if self.loss.anchored:
-            return y - self.coordinates.anchor
+            return y
         return self.loss.parameter_residuals(p)
 
     def admissible(self, p: Scalars) -> bool:
@@ -160,7 +157,8 @@ def whitening(
     """Return S with Sᵀ H S ≈ 2I for the Hessian H of a loss in the parameters z.
 
     H is taken by central differences of the gradient; eigenvalues are floored at ``floor`` times the largest, which
-    keeps directions the data do not determine from being stretched without bound.
+    keeps directions the data do not determine from being stretched without bound. Where a gradient is not finite the
+    coordinates stay as they are (S = 1).
     """
     n = z.shape[0]
     columns = []
@@ -170,6 +168,8 @@ def whitening(
         columns.append((gradient(z + e) - gradient(z - e)) / (2 * step))
     hessian = torch.stack(columns)
     hessian = (hessian + hessian.T) / 2
+    if not bool(torch.isfinite(hessian).all()):
+        return torch.eye(n, dtype=z.dtype, device=z.device)
     values, vectors = torch.linalg.eigh(hessian)
     largest = values.abs().max().clamp(min=1e-12)
     scaling: torch.Tensor = vectors * (2 / values.abs().clamp(min=floor * float(largest))).sqrt()

@@ -185,13 +185,27 @@ def test_what_another_fit_left_is_not_used(
         grey[3, 3, 3] += 1e-3
         patient = make_patient(gm=grey)
     if other == "format":
-        monkeypatch.setattr("gliodil.inference.checkpoint.FORMAT", 2)
+        monkeypatch.setattr("gliodil.inference.checkpoint.FORMAT", 99)
     found = fit(patient, config=config, checkpoint=path)
     assert "was not used" in found.warnings[-1]
     assert "was not used" in caplog.text
     assert found.history.total[0] == wanted.history.total[0] or other == "patient"
     assert found.evaluations == wanted.evaluations or other == "patient"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["text", "archive"])
+def test_a_file_of_another_kind_is_left_alone(kind: str, patient: Patient, tmp_path: Path) -> None:
+    path = tmp_path / "results.npz"
+    if kind == "text":
+        path.write_text("years of work")
+    else:
+        np.savez(path, work=np.arange(3))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="something else") as caught:
+        fit(patient, config=FITS["exact"], checkpoint=path)
+    assert path.name in str(caught.value)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("size", [0, 100, 0.5, -1])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gliodil.data.patient import Patient
-from gliodil.errors import InputError
+from gliodil.errors import InputError, NumericsError
+from gliodil.inference import fit as fit_module
 from gliodil.inference import label_misfit
-from gliodil.inference.case import set_up
+from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig, Loss, Physics
 from gliodil.inference.fit import fit, ladder
 from gliodil.inference.result import Fit
@@ -236,3 +239,40 @@ def test_a_core_that_only_the_fine_grid_sees_is_fitted(make_patient: PatientFact
         fit(patient, config=config)
     else:
         pytest.skip("the coarse grid happens to see this core")
+
+
+@pytest.mark.parametrize("on_finest", [True, False])
+def test_necrosis_may_be_seen_on_one_grid_only(
+    make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch, on_finest: bool
+) -> None:
+    """A speck that falls between the cells of one of the nested grids; the finest decides how many levels there are."""
+    monkeypatch.setattr(fit_module, "COARSEST_CELLS", 8)
+    own, finest = fit_module.set_up, replace(CONFIG, cells=16, physics="exact", max_evaluations=5)
+
+    def one_sided(patient: Patient, config: FitConfig) -> Case:
+        case = own(patient, config)
+        if (config.cells == finest.cells) == on_finest:
+            return case
+        none = torch.zeros_like(case.necrotic)
+        return replace(case, necrotic=none, enhancing=case.core, has_necrosis=False)
+
+    monkeypatch.setattr(fit_module, "set_up", one_sided)
+    result = fit(make_patient(), config=finest)
+    assert result.physics == "exact"
+    assert len(set(result.history.stage)) == 2
+
+
+def test_rates_at_which_nothing_grows_are_an_error(
+    make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = fit_module.fit_public
+
+    def negative(*arguments: Any) -> Any:
+        levels, scalars, found = own(*arguments)
+        return levels, replace(scalars, diffusivity=-scalars.diffusivity), found
+
+    monkeypatch.setattr(fit_module, "fit_public", negative)
+    config = replace(CONFIG, loss="reference", optimizer="adam-multigrid", max_evaluations=2)
+    with pytest.raises(NumericsError, match="nothing can grow") as caught:
+        fit(make_patient(), config=config)
+    assert "synthetic" in str(caught.value)

@@ -66,7 +66,7 @@ def test_three_levels_entry_by_entry(case: Case, tiny: FitConfig) -> None:
 
 
 def test_without_necrosis_there_are_two_levels(case: Case, tiny: FitConfig) -> None:
-    solid = replace(case, necrotic=torch.zeros_like(case.necrotic), enhancing=case.core)
+    solid = replace(case, necrotic=torch.zeros_like(case.necrotic), enhancing=case.core, has_necrosis=False)
     loss = InformedLoss(solid, tiny)
     p = parameters(case)
     for mine, public in zip(loss.levels(p), ReferenceLoss(solid, tiny).levels(p), strict=True):

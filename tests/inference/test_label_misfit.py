@@ -29,6 +29,7 @@ def ball(spacing: float) -> tuple[Case, torch.Tensor]:
         oedema=whole & ~core,
         enhancing=core,
         necrotic=torch.zeros_like(core),
+        has_necrosis=False,
         pet=None,
         passable_voxels=whole.numpy(),
         warnings=(),

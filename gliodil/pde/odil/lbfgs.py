@@ -120,6 +120,7 @@ def lbfgs(landscape: Landscape, x0: Point, options: LBFGSOptions, record: Record
 
         value, terms = accepted.value, accepted.terms
         g_new = accepted.gradient()
+        del there, accepted  # they hold a trajectory
         pairs.append_difference(trial, x, g_new, g)
         x, trial, g = trial, x, g_new
         record(value)
