@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=48, metavar="N", help="per axis (%(default)s)")
     options = parser.parse_args()
     config = FitConfig(device="cpu", cells=options.cells)
+    # The truth has grown the whole duration; the last of the levels lies one step before its end.
+    config = replace(config, duration_days=config.duration_days * config.steps / (config.steps - 1))
     anatomy = load_anatomy(resolution_mm=1.0)
     head = "".join(f"{f'Dice {100 * v:.0f} %':>11}" for v in LEVELS)
     head += "".join(f"{f'volume {100 * v:.0f} %':>13}" for v in LEVELS)
@@ -68,12 +70,12 @@ def true_parameters(case: Case, synthetic: SyntheticPatient) -> Scalars:
     true = synthetic.parameters
     index = np.linalg.inv(case.affine) @ np.vstack([np.transpose(true["origins_mm"]), np.ones(1)])
     origins = torch.as_tensor((index[:3].T + 0.5) * np.asarray(case.grid.spacing))
-    p = Scalars.of(
+    return Scalars.of(
         diffusivity=true["diffusivity_wm_mm2_per_day"],
         proliferation_rate=true["proliferation_rate_per_day"],
+        wm_gm_ratio=true["wm_gm_ratio"],
         origins=origins,
     )
-    return replace(p, wm_gm_ratio=torch.tensor(true["wm_gm_ratio"], dtype=torch.float64))
 
 
 def last_level(case: Case, config: FitConfig, p: Scalars, rates: GridRates) -> torch.Tensor:

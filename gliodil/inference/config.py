@@ -52,10 +52,10 @@ class FitConfig:
         ``"gauss-newton"``: the same stages and variables, the full one by Gauss-Newton;
         ``"adam-multigrid"``: the public GliODIL path, Adam on a multigrid decomposition of u, float64.
     max_evaluations
-        Budget of gradients of the full stage on each grid (Gauss-Newton: of pairs of a forward and an adjoint sweep),
-        or of epochs (Adam, public value 9000).
+        Budget of gradients of the soft stage on each grid (Gauss-Newton: of pairs of a forward and an adjoint sweep) and
+        of the mobility stage at each stiffness, or of epochs (Adam, public value 9000).
     tolerance
-        Relative decrease of the loss below which the full stage has converged.
+        Relative decrease of the loss below which the soft and mobility stages have converged.
     method
         ``"odil"``: the discrete loss (default); ``"pinn"``: a physics-informed network (``network_fit``), which heeds
         cells, duration, crop, device and the settings below, and does not use PET.

@@ -44,9 +44,11 @@ class LossHistory:
     seconds
         Wall time since the fit began [s].
     total
-        Value of the stage's objective: the loss in the full stage, what the parameters alone are fitted to before it.
+        Value of the stage's objective: the loss in a soft stage; in the others what the parameters, and the mobility,
+        are fitted to.
     stage
-        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"`` or ``"full 48³×192"``.
+        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"mobility 48³×192"`` or
+        ``"full 48³×192"``.
     """
 
     evaluations: tuple[int, ...]
