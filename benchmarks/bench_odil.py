@@ -32,7 +32,7 @@ from gliodil.data.template import load_anatomy
 from gliodil.inference import exact, variables
 from gliodil.inference.case import set_up
 from gliodil.inference.config import FitConfig
-from gliodil.inference.fit import _coarser, fit, fit_parameters, ladder
+from gliodil.inference.fit import fit, fit_parameters, nested
 from gliodil.inference.informed_loss import make_loss
 from gliodil.inference.variables import TransformedLoss
 from gliodil.pde.grid import Grid
@@ -53,6 +53,9 @@ def main() -> None:
         print(json.dumps(one(options.one, options.cells, options.steps)))
         return
     print(f"{torch.get_num_threads()} threads\n")
+    alternate(
+        [("default", 16)], 1
+    )  # compiles the kernels if nothing has yet: that takes time and memory once
     fits = alternate([("reference", 48), ("default", 48)], options.runs)
     if options.large_runs:
         fits |= alternate([("reference", 96), ("default", 96)], options.large_runs)
@@ -165,10 +168,7 @@ def whole_brain(runs: int) -> None:
 def precision() -> None:
     """Sweep the fitted parameters in both precisions and plan on both."""
     patient, config = patient_without_pet(), config_of("default", 48, 192)
-    losses = [
-        *_coarser(patient, ladder(config)[:-1]),
-        make_loss(set_up(patient, config), config),
-    ]
+    losses = nested(patient, make_loss(set_up(patient, config), config))
     landscape, found = fit_parameters(losses, Recorder())
     masks = []
     for dtype in (torch.float32, torch.float64):

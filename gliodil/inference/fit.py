@@ -154,8 +154,7 @@ def fit(
         if isinstance(loss, InformedLoss) and config.method == "pinn":
             outcome = fit_network(loss, record)
         elif config.optimizer == "adam-multigrid":
-            levels, scalars, minimum = fit_public(loss, record)
-            outcome = Outcome(levels[-1], scalars, minimum, torch.float64)
+            outcome = Outcome(*fit_public(loss, record), torch.float64)
         else:
             outcome = _fit_nested(patient, loss, record)
         found = _result(patient, case, config, outcome, record)
@@ -183,8 +182,7 @@ def ladder(config: FitConfig) -> list[FitConfig]:
 
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
     """Fit the parameters, then, unless exact physics is enough, a mobility field or everything; from grid to grid."""
-    rungs = ladder(loss.config)
-    losses = [*_coarser(patient, rungs[:-1], loss.case), loss]
+    losses = nested(patient, loss)
     landscape, found = fit_parameters(losses, record)
     exact = _exact(landscape, found)
     if loss.config.physics == "exact":
@@ -201,11 +199,11 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
         run = landscape.run(found.x)
     if run is None:
         raise NumericsError("The best parameters cannot be evaluated again.", found=str(found.terms))
-    scalars, last = run[0], run[1].last
+    scalars, levels = run[0], run[1].levels
     found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
-    misfit = label_misfit_mm(loss.case, last, loss.thresholds(scalars))
+    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
     physics = "exact" if landscape.mobility is None else "mobility"
-    return Outcome(last, scalars, found, landscape.objective.dtype, physics, misfit, "lbfgs")
+    return Outcome(levels, scalars, found, landscape.objective.dtype, physics, misfit, "lbfgs")
 
 
 def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder) -> Outcome:
@@ -245,19 +243,22 @@ def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, 
         found = _minimize(full, full.loss.start() if start is None else start, record)
         if finer is not None:
             start = full.loss.prolong_to(finer, found.x)
-    scalars, last = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).last
-    misfit = label_misfit_mm(loss.case, last, loss.thresholds(scalars))
-    return Outcome(last, scalars, found, full.loss.dtype, "soft", misfit)
+    scalars, levels = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).levels
+    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
+    return Outcome(levels, scalars, found, full.loss.dtype, "soft", misfit)
 
 
-def _coarser(patient: Patient, rungs: list[FitConfig], finest: Case) -> list[ReferenceLoss]:
-    """Losses on the coarser grids; a grid so coarse that a small core falls between its cells is left out."""
+def nested(patient: Patient, loss: ReferenceLoss) -> list[ReferenceLoss]:
+    """Return the losses on the nested grids, coarsest first, ``loss`` last.
+
+    A grid so coarse that a small core falls between its cells is left out.
+    """
     losses = []
-    for rung in rungs:
+    for rung in ladder(loss.config)[:-1]:
         with suppress(GeometryError):
-            case = replace(set_up(patient, rung), has_necrosis=finest.has_necrosis)
+            case = replace(set_up(patient, rung), has_necrosis=loss.case.has_necrosis)
             losses.append(make_loss(case, rung))
-    return losses
+    return [*losses, loss]
 
 
 def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[ExactPhysics, Minimum]:
@@ -336,7 +337,7 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         warnings.append(f"The fit did not converge. {found.message}")
     evaluations, seconds, totals, stages = zip(*record.rows, strict=True) if record.rows else ((),) * 4
     return Fit(
-        density=case.volume_on(outcome.last, patient.segmentation),
+        density=case.volume_on(outcome.levels[-1], patient.segmentation),
         parameters=parameters,
         status=found.status,
         message=found.message,

@@ -101,7 +101,7 @@ def fit_network(loss: InformedLoss, record: Recorder) -> Outcome:
     scalars = patient.parameters.decode(solution.theta[network.size :])
     last = _last(patient, solution)
     return Outcome(
-        last,
+        last[None],
         scalars,
         _account(patient, solution),
         torch.float64,

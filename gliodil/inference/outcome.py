@@ -12,9 +12,9 @@ from gliodil.pde.odil.problem import Minimum
 
 @dataclass(frozen=True)
 class Outcome:
-    """The density at the last level, the parameters, and the optimizer's account."""
+    """The density at every level that was kept (the last one at least), the parameters, and the optimizer's account."""
 
-    last: torch.Tensor
+    levels: torch.Tensor
     scalars: Scalars
     minimum: Minimum
     dtype: torch.dtype
