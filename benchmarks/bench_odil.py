@@ -32,8 +32,9 @@ from gliodil.data.template import load_anatomy
 from gliodil.inference import exact, variables
 from gliodil.inference.case import set_up
 from gliodil.inference.config import FitConfig
-from gliodil.inference.fit import fit, fit_parameters, nested
+from gliodil.inference.fit import fit, fit_parameters
 from gliodil.inference.informed_loss import make_loss
+from gliodil.inference.nested import nested
 from gliodil.inference.variables import TransformedLoss
 from gliodil.pde.grid import Grid
 from gliodil.pde.integrate import integrate
@@ -53,9 +54,8 @@ def main() -> None:
         print(json.dumps(one(options.one, options.cells, options.steps)))
         return
     print(f"{torch.get_num_threads()} threads\n")
-    alternate(
-        [("default", 16)], 1
-    )  # compiles the kernels if nothing has yet: that takes time and memory once
+    # Compiles the kernels if nothing has yet: that takes time and memory once.
+    alternate([("default", 16)], 1)
     fits = alternate([("reference", 48), ("default", 48)], options.runs)
     if options.large_runs:
         fits |= alternate([("reference", 96), ("default", 96)], options.large_runs)

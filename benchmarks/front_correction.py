@@ -38,8 +38,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=48, metavar="N", help="per axis (%(default)s)")
     options = parser.parse_args()
     config = FitConfig(device="cpu", cells=options.cells)
-    # The truth has grown the whole duration; the last of the levels lies one step before its end.
-    config = replace(config, duration_days=config.duration_days * config.steps / (config.steps - 1))
+    config = ending_on(config.duration_days, config)  # as the truth
     anatomy = load_anatomy(resolution_mm=1.0)
     head = "".join(f"{f'Dice {100 * v:.0f} %':>11}" for v in LEVELS)
     head += "".join(f"{f'volume {100 * v:.0f} %':>13}" for v in LEVELS)
@@ -63,6 +62,11 @@ def main() -> None:
             print(f"{seed:<6}{length:>5.2f} mm{cell:>5.2f} mm  {name:<10}{formatted(row)}", flush=True)
     for name, rows in every.items():
         print(f"{'median':<24}{name:<10}{formatted(np.median(rows, axis=0).tolist())}")
+
+
+def ending_on(day: float, config: FitConfig) -> FitConfig:
+    """Return the settings with the last level on that day; it lies one step before the end of the duration."""
+    return replace(config, duration_days=day * config.steps / (config.steps - 1))
 
 
 def true_parameters(case: Case, synthetic: SyntheticPatient) -> Scalars:

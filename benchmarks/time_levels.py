@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import dice, without
-from front_correction import last_level, true_parameters
+from front_correction import ending_on, last_level, true_parameters
 
 from gliodil.data.patient import Patient
 from gliodil.data.synthetic import simulate_in
@@ -48,37 +48,41 @@ def main() -> None:
     plans = "".join(f"{f'plan {mm} mm':>12}" for mm in MARGINS_MM)
     print(f"grown\nseed  levels   Dice 10 %    Dice 1 %{plans}")
     for seed, synthetic in enumerate(patients):
-        of_patient = [grown(synthetic, n) for n in (FINEST, *levels)]
-        for n, found in zip(levels, of_patient[1:], strict=True):
-            print(f"{seed:>4}{n:>8}{row(synthetic.patient, found, of_patient[0], of_patient[0])}", flush=True)
+        truth = grown(synthetic, FINEST)
+        plans_there = plan_masks(synthetic.patient, truth)
+        for n in levels:
+            found = grown(synthetic, n)
+            cells = row(found, truth, plan_masks(synthetic.patient, found), plans_there)
+            print(f"{seed:>4}{n:>8}{cells}", flush=True)
     print(f"\nfitted\nseed  levels   Dice 10 %    Dice 1 %{plans}   CPU s  gradients")
     for seed, synthetic in enumerate(patients):
-        patient, finest = without(synthetic.patient, "pet"), None
+        patient, finest = without(synthetic.patient, "pet"), list[Any]()
         for n in levels:
             began = time.process_time()
-            found = fit(patient, config=FitConfig(device="cpu", steps=n))
+            result = fit(patient, config=FitConfig(device="cpu", steps=n))
             seconds = time.process_time() - began
-            finest = found.density.data if finest is None else finest
-            cells = row(patient, found.density.data, synthetic.truth.data, finest)
-            print(f"{seed:>4}{n:>8}{cells}{seconds:>8.1f}{found.evaluations:>11}", flush=True)
+            masks = plan_masks(patient, result.density.data)
+            finest = finest or masks
+            cells = row(result.density.data, synthetic.truth.data, masks, finest)
+            print(f"{seed:>4}{n:>8}{cells}{seconds:>8.1f}{result.evaluations:>11}", flush=True)
 
 
 def grown(synthetic: SyntheticPatient, levels: int) -> Any:
     """Grow the true parameters with so many levels; the last one lies on the day of 192 levels."""
     patient, standard = without(synthetic.patient, "pet"), FitConfig()
     day = standard.dt * (standard.steps - 1)
-    config = FitConfig(device="cpu", steps=levels, duration_days=day * levels / (levels - 1))
+    config = ending_on(day, FitConfig(device="cpu", steps=levels))
     case = set_up(patient, config)
     p = true_parameters(case, synthetic)
     rates = grid_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio, spacing=case.grid.spacing)
     return case.volume_on(last_level(case, config, p, rates), patient.segmentation).data
 
 
-def row(patient: Patient, density: Any, truth: Any, finest: Any) -> str:
+def row(density: Any, truth: Any, masks: list[Any], finest: list[Any]) -> str:
     """Return Dice of a density with the truth at both levels, and of its plans with those of the finest."""
     near = [dice(density, truth, t) for t in (0.1, 0.01)]
-    pairs = zip(plan_masks(patient, density), plan_masks(patient, finest), strict=True)
-    return "".join(f"{n:>12.4f}" for n in [*near, *(dice(a, b, 0.5) for a, b in pairs)])
+    same = [dice(a, b, 0.5) for a, b in zip(masks, finest, strict=True)]
+    return "".join(f"{n:>12.4f}" for n in [*near, *same])
 
 
 def plan_masks(patient: Patient, density: Any) -> list[Any]:

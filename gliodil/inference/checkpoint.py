@@ -204,10 +204,13 @@ def read_states(path: Path, key: str) -> tuple[bool, list[State]]:
 
 def _foreign(path: Path) -> bool:
     """Whether there is a file that was not written here, damaged or whole."""
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except FileNotFoundError:
         return False
-    with path.open("rb") as file:
-        start = file.read(2)
+    except OSError:  # a folder, or nothing for us to read
+        return True
     if start != b"PK"[: len(start)]:
         return True
     try:

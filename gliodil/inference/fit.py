@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
@@ -28,7 +27,7 @@ import torch
 
 from gliodil.data.longitudinal import LongitudinalPatient
 from gliodil.data.patient import Patient
-from gliodil.errors import GeometryError, InputError, NumericsError
+from gliodil.errors import InputError, NumericsError
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.checkpoint import Checkpoint, fit_key
 from gliodil.inference.config import FitConfig
@@ -39,6 +38,7 @@ from gliodil.inference.label_misfit import explained, label_misfit_mm
 from gliodil.inference.landscape import LossLandscape
 from gliodil.inference.learned_result import LearnedFit
 from gliodil.inference.mobility import STIFFNESS_MM3, Mobility, softened
+from gliodil.inference.nested import nested
 from gliodil.inference.network_fit import fit_network
 from gliodil.inference.outcome import Outcome
 from gliodil.inference.public_path import fit_public
@@ -50,8 +50,6 @@ from gliodil.pde.odil.gauss_newton import GaussNewtonOptions, gauss_newton
 from gliodil.pde.odil.lbfgs import LBFGSOptions, lbfgs
 from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
-COARSEST_CELLS, COARSEST_STEPS = 24, 96
-"""Nested grids are not made coarser than this."""
 LARGE_FIELD = 10**8
 """Entries of a space-time field of which few fit into memory: 0.4 GB."""
 MOBILITY_EVALUATIONS = 100
@@ -157,27 +155,17 @@ def fit(
             outcome = Outcome(*fit_public(loss, record), torch.float64)
         else:
             outcome = _fit_nested(patient, loss, record)
-        found = _result(patient, case, config, outcome, record)
     except NumericsError as error:
         if keeper is not None:  # it would end there again
             keeper.remove()
         raise error.for_patient(patient.identity) from None
+    found = _result(patient, case, config, outcome, record)
     if keeper is not None:
         keeper.close()
         found = replace(found, warnings=(*found.warnings, *keeper.warnings))
         if keeper is not checkpoint:
             keeper.remove()
     return found
-
-
-def ladder(config: FitConfig) -> list[FitConfig]:
-    """Return the settings of the nested grids, coarsest first: cells and steps halve from rung to rung."""
-    rungs = [config]
-    while rungs[0].cells // 2 >= COARSEST_CELLS:
-        finer = rungs[0]
-        steps = max(min(finer.steps, COARSEST_STEPS), finer.steps // 2)
-        rungs.insert(0, replace(finer, cells=finer.cells // 2, steps=steps))
-    return rungs
 
 
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
@@ -234,8 +222,7 @@ def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, 
     # The curvature of the coarsest grid will do; the terms of the last level are divided by the number of levels.
     per_level = math.sqrt(losses[-1].config.steps / losses[0].config.steps)
     scaling = coordinates.scaling @ _whitening(coarsest, found.x[0], record) * per_level
-    estimate = coordinates.moved(found.x[0])
-    fixed = Coordinates.scaled(estimate.box, estimate.origin, scaling).with_origin_fixed()
+    fixed = replace(coordinates.moved(found.x[0]), scaling=scaling).with_origin_fixed()
     start: Point | None = None
     for loss, finer in zip(losses, [*losses[1:], None], strict=True):
         record.stage = f"full {loss.config.cells}³×{loss.config.steps}"
@@ -246,19 +233,6 @@ def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, 
     scalars, levels = fixed.scalars(found.x[0]), full.loss.trajectory(found.x).levels
     misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
     return Outcome(levels, scalars, found, full.loss.dtype, "soft", misfit)
-
-
-def nested(patient: Patient, loss: ReferenceLoss) -> list[ReferenceLoss]:
-    """Return the losses on the nested grids, coarsest first, ``loss`` last.
-
-    A grid so coarse that a small core falls between its cells is left out.
-    """
-    losses = []
-    for rung in ladder(loss.config)[:-1]:
-        with suppress(GeometryError):
-            case = replace(set_up(patient, rung), has_necrosis=loss.case.has_necrosis)
-            losses.append(make_loss(case, rung))
-    return [*losses, loss]
 
 
 def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[ExactPhysics, Minimum]:
@@ -281,7 +255,7 @@ def fit_parameters(losses: list[ReferenceLoss], record: Recorder) -> tuple[Exact
         scaling = coordinates.scaling @ _whitening(landscape, found.x[0], record)
         box = replace(loss.box(), foci=coordinates.box.foci)  # finer cells carry shorter fronts
         z = box.encode(coordinates.scalars(found.x[0]))
-        landscape = ExactPhysics(TransformedLoss(loss, Coordinates.scaled(box, z, scaling)))
+        landscape = ExactPhysics(TransformedLoss(loss, Coordinates(box, z, scaling)))
         found = search(landscape, record)
     return landscape, found
 
@@ -312,13 +286,6 @@ def _minimize(landscape: LossLandscape, start: Point, record: Recorder) -> Minim
 def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, record: Recorder) -> Fit:
     p, found = outcome.scalars, outcome.minimum
     diffusivity, rate = float(p.diffusivity), float(p.proliferation_rate)
-    if not (diffusivity > 0 and rate > 0):  # nothing but a hinge keeps the public path from there
-        raise NumericsError(
-            "The fit ended where nothing can grow.",
-            expected="a positive diffusivity and growth rate",
-            found=f"D = {diffusivity:.3g} mm²/day, ρ = {rate:.3g} per day",
-            remedy="use the default optimizer",
-        )
     parameters = {
         "diffusivity_wm_mm2_per_day": Parameter(diffusivity, "mm²/day"),
         "proliferation_rate_per_day": Parameter(rate, "1/day"),

@@ -33,9 +33,8 @@ fit then drifts to a far-reaching tail with both thresholds near 0.5. Five chang
    misfit of the image, with noise of a tenth of the maximum; and the image shows the density blurred by 5 mm (FWHM),
    which left out reads as a flat front. Labels keep their weight of 12.
 
-4. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of the
-   curvature that the parameters' loss has on the coarsest grid (‖y‖² in the coordinates of ``variables``), instead of
-   the hinges.
+4. *An anchor.* The full fit then charges parameters for leaving that estimate, in units of the curvature that the
+   parameters' loss has on the coarsest grid (‖y‖² in the coordinates of ``variables``), instead of the hinges.
 
 5. *Fronts of the grid.* Cells of 2 mm carry fronts too fast and too far; the grid gets rates with which they travel as
    on voxels of 1 mm (``pde.lattice``). All other terms are the reference's.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from gliodil.errors import NumericsError
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.inference.start import forward_run
@@ -20,7 +21,13 @@ LEVELS = 4
 
 
 def fit_public(loss: ReferenceLoss, record: Recorder) -> tuple[torch.Tensor, Scalars, Minimum]:
-    """Return the density at every level, the scalars and the optimizer's account."""
+    """Return the density at every level, the scalars and the optimizer's account.
+
+    Raises
+    ------
+    NumericsError
+        If it ended at rates that are not positive: nothing but a hinge keeps Adam from them.
+    """
     start, run = forward_run(loss)
     field = MultigridField(loss.case.grid, loss.config.steps, levels=LEVELS)
     record.stage = "adam"
@@ -36,7 +43,15 @@ def fit_public(loss: ReferenceLoss, record: Recorder) -> tuple[torch.Tensor, Sca
 
     x0 = [_encode(start), *field.split(run)]
     found = adam(objective, x0, epochs=loss.config.max_evaluations, record=record)
-    return field.compose(found.x[1:]).detach(), _decode(found.x[0].detach()), found
+    p = _decode(found.x[0].detach())
+    if not (float(p.diffusivity) > 0 and float(p.proliferation_rate) > 0):
+        raise NumericsError(
+            "The fit ended where nothing can grow.",
+            expected="a positive diffusivity and growth rate",
+            found=f"D = {float(p.diffusivity):.3g} mm²/day, ρ = {float(p.proliferation_rate):.3g} per day",
+            remedy="use the default optimizer",
+        )
+    return field.compose(found.x[1:]).detach(), p, found
 
 
 def _encode(p: Scalars) -> torch.Tensor:

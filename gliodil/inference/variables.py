@@ -39,12 +39,7 @@ class Coordinates:
     @classmethod
     def plain(cls, box: Box, z: torch.Tensor) -> Coordinates:
         """Return z itself, measured from a point."""
-        return cls.scaled(box, z, torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
-
-    @classmethod
-    def scaled(cls, box: Box, z: torch.Tensor, scaling: torch.Tensor) -> Coordinates:
-        """Return coordinates centred at z."""
-        return cls(box, z.detach(), scaling)
+        return cls(box, z, torch.eye(z.shape[0], dtype=z.dtype, device=z.device))
 
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Decode y."""

@@ -107,4 +107,4 @@ def objective(request: pytest.FixtureRequest, loss: ReferenceLoss) -> Transforme
     z = loss.box().encode(p)
     generator = torch.Generator().manual_seed(8)
     scaling = 0.3 * torch.randn(z.shape[0], z.shape[0], dtype=torch.float64, generator=generator)
-    return TransformedLoss(loss, Coordinates.scaled(loss.box(), z, scaling), dtype=torch.float64)
+    return TransformedLoss(loss, Coordinates(loss.box(), z, scaling), dtype=torch.float64)

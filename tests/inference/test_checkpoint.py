@@ -201,6 +201,8 @@ def test_a_file_of_another_kind_is_left_alone(kind: str, patient: Patient, tmp_p
         path.write_text("years of work")
     else:
         np.savez(path, work=np.arange(3))
+    with pytest.raises(InputError, match="something else"):
+        fit(patient, config=FITS["exact"], checkpoint=tmp_path)
     before = path.read_bytes()
     with pytest.raises(InputError, match="something else") as caught:
         fit(patient, config=FITS["exact"], checkpoint=path)

@@ -14,10 +14,11 @@ import torch
 from gliodil.data.patient import Patient
 from gliodil.errors import InputError, NumericsError
 from gliodil.inference import fit as fit_module
-from gliodil.inference import label_misfit
+from gliodil.inference import label_misfit, nested, public_path
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig, Loss, Physics
-from gliodil.inference.fit import fit, ladder
+from gliodil.inference.fit import fit
+from gliodil.inference.nested import ladder
 from gliodil.inference.result import Fit
 
 PatientFactory = Callable[..., Patient]
@@ -246,8 +247,8 @@ def test_necrosis_may_be_seen_on_one_grid_only(
     make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch, on_finest: bool
 ) -> None:
     """A speck that falls between the cells of one of the nested grids; the finest decides how many levels there are."""
-    monkeypatch.setattr(fit_module, "COARSEST_CELLS", 8)
-    own, finest = fit_module.set_up, replace(CONFIG, cells=16, physics="exact", max_evaluations=5)
+    monkeypatch.setattr(nested, "COARSEST_CELLS", 8)
+    own, finest = set_up, replace(CONFIG, cells=16, physics="exact", max_evaluations=5)
 
     def one_sided(patient: Patient, config: FitConfig) -> Case:
         case = own(patient, config)
@@ -257,6 +258,7 @@ def test_necrosis_may_be_seen_on_one_grid_only(
         return replace(case, necrotic=none, enhancing=case.core, has_necrosis=False)
 
     monkeypatch.setattr(fit_module, "set_up", one_sided)
+    monkeypatch.setattr(nested, "set_up", one_sided)
     result = fit(make_patient(), config=finest)
     assert result.physics == "exact"
     assert len(set(result.history.stage)) == 2
@@ -265,13 +267,14 @@ def test_necrosis_may_be_seen_on_one_grid_only(
 def test_rates_at_which_nothing_grows_are_an_error(
     make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = fit_module.fit_public
+    own = public_path.adam
 
-    def negative(*arguments: Any) -> Any:
-        levels, scalars, found = own(*arguments)
-        return levels, replace(scalars, diffusivity=-scalars.diffusivity), found
+    def negative(*arguments: Any, **named: Any) -> Any:
+        found = own(*arguments, **named)
+        found.x[0][0] *= -1
+        return found
 
-    monkeypatch.setattr(fit_module, "fit_public", negative)
+    monkeypatch.setattr(public_path, "adam", negative)
     config = replace(CONFIG, loss="reference", optimizer="adam-multigrid", max_evaluations=2)
     with pytest.raises(NumericsError, match="nothing can grow") as caught:
         fit(make_patient(), config=config)
