@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numba as nb
 import numpy as np
@@ -97,7 +96,7 @@ def _arrival(a, ha, b, hb, c, hc, slow):  # type: ignore
 
 
 @nb.njit(cache=True, nogil=True)
-def _sweep(time, slowness, waiting, h, limit, right, back, up) -> Any:  # type: ignore
+def _sweep(time, slowness, waiting, h, limit, right, back, up):  # type: ignore
     """Visit waiting voxels in one order; return how many came earlier than before."""
     nx, ny, nz = time.shape
     improved = 0
