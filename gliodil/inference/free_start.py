@@ -29,6 +29,7 @@ import torch
 from gliodil.data.patient import Patient
 from gliodil.inference import informed_loss as informed
 from gliodil.inference.blur import blur
+from gliodil.inference.exact import LossAt
 from gliodil.inference.front_labels import RATIO, FrontLabels, mobility
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
 from gliodil.inference.parameters import Scalars
@@ -39,6 +40,11 @@ from gliodil.pde.odil.steps import Steps
 from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces, face_means, spectral_bound
 
+UNRELIABLE = (
+    "Growth from point origins does not explain the labels, so it was started from a front laid along them; infiltration "
+    "length, rates and densities ahead of the visible tumour then follow the labels' spacing and are no estimates to read."
+)
+"""What the reader of a result has to know."""
 DURATION = 0.5
 """τ [1/ρ]."""
 STEPS = 12
@@ -122,9 +128,9 @@ class FreeStart:
         y = torch.zeros(self.coordinates.scaling.shape[1], dtype=torch.float64, device=grid.device)
         return [y, torch.zeros(grid.cells, dtype=self.dtype, device=grid.device)]
 
-    def at(self, x: Point) -> FreeStartLoss:
+    def at(self, x: Point) -> LossAt:
         """Evaluate the objective at x."""
-        return FreeStartLoss(self, x)
+        return LossAt(self, x)
 
     def scalars(self, y: torch.Tensor) -> Scalars:
         """Return the parameters at y; R is fixed."""
@@ -189,22 +195,3 @@ class FreeStart:
         )
         return p, trajectory
 
-
-class FreeStartLoss:
-    """The objective at one point."""
-
-    def __init__(self, landscape: FreeStart, x: Point) -> None:
-        self._x = [t.detach().requires_grad_() for t in x]
-        self._total: torch.Tensor | None = None
-        self.value, self.terms = math.inf, dict[str, float]()
-        terms = landscape.terms(self._x)
-        if terms:
-            self._total = torch.stack([t.double() for t in terms.values()]).sum()
-            self.value = float(self._total.detach())
-            self.terms = {name: float(t.detach()) for name, t in terms.items()}
-
-    def gradient(self) -> Point:
-        """Return the gradient at x."""
-        if self._total is None:
-            raise ValueError("an inadmissible point has no gradient")
-        return list(torch.autograd.grad(self._total, self._x))

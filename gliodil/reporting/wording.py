@@ -36,7 +36,10 @@ TERM_NAMES = {
     "bounds": "Density within [0, 1]",
     "csf": "No cells in CSF",
     "pet": "PET",
-    "mobility": "Mobility field",
+    "labels": "Label misfit",
+    "start": "Free start",
+    "width": "Width of the oedema",
+    "priors": "Priors on parameters",
 }
 _CITATIONS = (
     "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
@@ -169,18 +172,18 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "the misfit to the tumour segmentation and priors on the parameters, on collocation points drawn from a "
         "normalizing flow trained against it [4]",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
-    if fit.get("physics") in ("exact", "mobility"):
+    if fit.get("physics") in ("exact", "free-start"):
         from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
 
         misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
         seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
-        field = (
-            ""
-            if fit["physics"] == "exact"
-            else ", and a smooth field by which the diffusivity differs from what the tissue maps say,"
-        )
+        how = {
+            "exact": f"fitting its parameters to {data}, the equation holding exactly",
+            "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly since "
+            "half a unit of time 1/ρ before the scan",
+        }[fit["physics"]]
         approach = (
-            f"by fitting its parameters{field} to {data}, the equation holding exactly: the boundaries it predicts are "
+            f"by {how}: the boundaries it predicts are "
             f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
             "cells can tell"
         )
