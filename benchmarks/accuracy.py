@@ -3,7 +3,7 @@
     cohort    single   one focus, grown by the fitted equation
               three    three foci
               wrong    one focus, grown by another equation, tissue maps off (see wrong_models.py), half of each kind
-    method    default  what `gliodil plan` runs: exact physics, bent by a mobility field where the labels ask for it
+    method    default  what `gliodil plan` runs: exact physics, from a free start where the labels ask for it
               exact    the equation holds, its parameters are fitted; misfits, priors and grid rates as in default
               hard     the equation holds, its parameters are fitted to the published misfits, each between bounds
               hard-priors  exact without any other of the default's terms than its priors (and its box and crop)

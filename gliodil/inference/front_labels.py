@@ -168,21 +168,21 @@ def signed_distance(
         Voxel coordinates of the points, shape (..., 3).
     """
     h = np.asarray(spacing, np.float64)
-    centres, halves = [], []
+    points = []
     for axis in range(3):
         along = np.moveaxis(mask, axis, 0)
-        face = np.moveaxis(along[1:] != along[:-1], 0, axis)
-        at = np.argwhere(face).astype(np.float64)
-        at[:, axis] += 0.5
-        centres.append(at * h)
-        halves.append(np.broadcast_to(np.where(np.arange(3) == axis, 0.0, h / 2), at.shape))
-    middle, half = np.concatenate(centres), np.concatenate(halves)
+        faces = np.argwhere(np.moveaxis(along[1:] != along[:-1], 0, axis)).astype(np.float64)
+        faces[:, axis] += 0.5
+        # The middles of a slanted surface's faces lie along it, their edges do not; long faces have several.
+        parts = [1 if k == axis else math.ceil(h[k] / h.min() - 0.5) for k in range(3)]
+        shifts = [(np.arange(n) + 0.5) / n - 0.5 for n in parts]
+        offsets = np.stack(np.meshgrid(*shifts, indexing="ij"), axis=-1).reshape(-1, 3)
+        points.append((faces[:, None] + offsets).reshape(-1, 3))
+    surface = np.concatenate(points) * h
     last = np.asarray(mask.shape) - 1
     nearest = tuple(np.moveaxis(np.clip(np.rint(index), 0, last).astype(np.int64), -1, 0))
     sign = np.where(mask[nearest], -1.0, 1.0)
-    if not middle.size:
-        return sign * np.linalg.norm(h * last)
-    points = index * h
-    _, near = cKDTree(middle).query(points)
-    away = np.maximum(np.abs(points - middle[near]) - half[near], 0)
-    return np.asarray(sign * np.linalg.norm(away, axis=-1))
+    if not surface.size:
+        return sign * float(np.linalg.norm(h * last))
+    away, _ = cKDTree(surface).query(index * h)
+    return np.asarray(sign * away)
