@@ -21,6 +21,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.inference.config import FitConfig
+from gliodil.inference.rim import SMALLEST_SHARE, enhancing_share
 from gliodil.pde.grid import Grid
 from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD, FisherKolmogorov
 
@@ -42,8 +43,8 @@ class Case:
     core, oedema, enhancing, necrotic
         Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
     has_necrosis
-        Whether necrosis is a level of its own: it fills a cell of the grid that was asked for. Coarser grids, on which
-        it may come or go, follow that one.
+        Whether necrosis is a level of its own: it fills a cell of the grid that was asked for and lies inside an
+        enhancing rim (``rim``). Coarser grids, on which it may come or go, follow that one.
     pet
         FET-PET scaled to its maximum in the enhancing tumour and oedema, shape (N,), or None.
     passable_voxels
@@ -134,6 +135,13 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             found=f"cells of {' x '.join(f'{h:.2f}' for h in grid.spacing)} mm",
             remedy="use more cells (--cells)",
         )
+    share = enhancing_share(patient.enhancing, patient.necrotic, spacing=patient.spacing)
+    in_rim = share >= SMALLEST_SHARE
+    if patient.necrotic.any() and not in_rim and config.loss != "reference":
+        warnings.append(
+            f"Only {share:.0%} of the core's surface enhances: what is labelled as necrosis is not read as lying "
+            "inside an enhancing rim, but as core like the rest."
+        )
     if config.method == "pinn" and patient.pet is not None:
         warnings.append("The network does not use PET; its density rests on the segmentation alone.")
     return Case(
@@ -144,7 +152,7 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
         oedema=oedema,
         enhancing=label == 3,
         necrotic=label == 2,
-        has_necrosis=bool((label == 2).any()),
+        has_necrosis=in_rim and bool((label == 2).any()),
         pet=_pet(patient, scalar),
         passable_voxels=white + grey >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),
