@@ -4,9 +4,10 @@ Crop: the bounding box of all tumour labels, enlarged about its centre, and so f
 the core, clipped to the image; the grid divides it into ``cells`` per axis. Tissue fractions are interpolated
 linearly, labels by nearest neighbour, all through world coordinates.
 
-Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
-claim CSF there. A visible tumour voxel is passable by observation, so where the maps leave it without tissue it is
-treated as white matter, and the volume treated so is reported.
+Maps are blurred by as much as they may be off (``tissue``). Tissue under the visible tumour is a prior, not a
+measurement: tissue maps of an atlas or of a displaced brain may claim CSF there. A visible tumour voxel is passable by
+observation, so where the maps leave it without tissue it is treated as white matter, and the volume treated so is
+reported.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.inference.config import FitConfig
 from gliodil.inference.rim import SMALLEST_SHARE, enhancing_share
+from gliodil.inference.tissue import blurred, csf_is_open, error_mm
 from gliodil.pde.grid import Grid
 from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD, FisherKolmogorov
 
 BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             found="none",
             remedy="after surgery, choose a plan rule that counts the cavity (--rule estro-eano-2023)",
         )
-    white, grey, warnings = _tissue(patient)
+    white, grey, csf, warnings = _tissue(patient, config)
     grid, affine = _crop(patient, config)
     frame = Volume(np.zeros(grid.shape, dtype=np.float32), affine, kind="scalar")
 
@@ -147,14 +150,14 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
     return Case(
         grid=grid,
         affine=affine,
-        model=FisherKolmogorov.on(grid, scalar(white).clamp(0, 1), scalar(grey).clamp(0, 1)),
+        model=FisherKolmogorov.on(grid, *(scalar(map).clamp(0, 1) for map in (white, grey, *csf))),
         core=core,
         oedema=oedema,
         enhancing=label == 3,
         necrotic=label == 2,
         has_necrosis=in_rim and bool((label == 2).any()),
         pet=_pet(patient, scalar),
-        passable_voxels=white + grey >= TISSUE_THRESHOLD,
+        passable_voxels=sum(csf, white + grey) >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),
     )
 
@@ -166,14 +169,17 @@ def _between_voxels(patient: Patient, frame: Volume, grid: Grid) -> torch.Tensor
     return grid.mask(np.asarray((np.abs(position % 1 - 0.5) < 1e-6).any(axis=-1)))
 
 
-def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
-    """White and grey matter inside the brain, with the visible tumour passable."""
+def _tissue(
+    patient: Patient, config: FitConfig
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], list[str]]:
+    """White and grey matter and, where it is open, fluid inside the brain, with the visible tumour passable."""
     warnings = []
-    white = patient.volumes["wm"].data.astype(np.float32)
-    grey = patient.volumes["gm"].data.astype(np.float32)
-    if "brain" in patient.volumes:
-        outside = ~patient.brain
-        white[outside], grey[outside] = 0, 0
+    inside = patient.brain if "brain" in patient.volumes else np.ones(patient.shape, dtype=bool)
+    error = error_mm(patient, config)
+    roles = ("wm", "gm", "csf") if csf_is_open(patient, config) else ("wm", "gm")
+    white, grey, *csf = (
+        blurred(patient.volumes[role].data, error, spacing=patient.spacing, inside=inside) for role in roles
+    )
     bare = patient.tumour & (white + grey < TISSUE_THRESHOLD)
     if np.count_nonzero(bare) == np.count_nonzero(patient.tumour):
         raise GeometryError(
@@ -191,7 +197,7 @@ def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32],
             f"The tissue maps show no tissue in {ml:.1f} mL ({fraction:.0%}) of the visible tumour; "
             "it was treated as white matter."
         )
-    return white, grey, warnings
+    return white, grey, tuple(csf), warnings
 
 
 def _crop(patient: Patient, config: FitConfig) -> tuple[Grid, NDArray[np.float64]]:

@@ -62,11 +62,13 @@ def test_a_core_without_a_rim_has_two_levels_and_that_is_said(make_patient: Call
     config = FitConfig(cells=12, steps=16, device="cpu")
     patient = make_patient()
     case = set_up(patient, config)
-    assert case.has_necrosis and InformedLoss(case, config).three_levels
+    assert case.has_necrosis
+    assert InformedLoss(case, config).three_levels
     assert not any("surface enhances" in text for text in case.warnings)
     labels = patient.segmentation.data.copy()
     labels[labels == 4] = 1  # the whole core is labelled 1, as many labels without contrast medium are
     bare = set_up(make_patient(seg=labels), config)
-    assert not bare.has_necrosis and not InformedLoss(bare, config).three_levels
+    assert not bare.has_necrosis
+    assert not InformedLoss(bare, config).three_levels
     assert any("Only 0% of the core's surface enhances" in text for text in bare.warnings)
     assert bool((bare.core == case.core).all())
