@@ -19,7 +19,7 @@ from scipy import ndimage
 from gliodil.data.patient import Patient, TissueSource
 from gliodil.inference.config import FitConfig
 
-ERROR_MM: dict[TissueSource, float] = {"given": 1.0, "template": 4.0}
+ERROR_MM: dict[TissueSource, float] = {"given": 0.0, "template": 4.0}
 """How far maps may be off, by where they come from: files of this patient, or the template registered here."""
 REACH = 3.0
 """Where the Gaussian is cut off, in standard deviations."""
