@@ -1,7 +1,7 @@
 """A start of any shape: the density a short while ago is free, growth since then is exact.
 
     ψ₀ = ψ_lab + ζ/(√6 ℓ) + 2τ/√6,      u⁰ = (1 + e^{ψ₀})⁻²,      ζ = 2 mm · G q,  q white
-    ∂u/∂t = ∇·(ℓ² m ∇u) + u (1 − u)  for a time τ = ½,                 time in units of 1/ρ, m from ``front_labels``
+    ∂u/∂t = ∇·(ℓ² m ∇u) + u (1 − u)  for a time τ = ½,      m = w + g/R + v²c,       time in units of 1/ρ
 
 A point origin, one law and a template's tissue cannot make the shapes of real tumours. Where they leave labels
 unexplained, growth starts instead from a front laid along the labels themselves, set back by what it moves in τ and
@@ -30,7 +30,7 @@ from gliodil.data.patient import Patient
 from gliodil.inference import informed_loss as informed
 from gliodil.inference.blur import blur
 from gliodil.inference.exact import LossAt
-from gliodil.inference.front_labels import RATIO, FrontLabels, mobility
+from gliodil.inference.front_labels import SLOWEST, FrontLabels
 from gliodil.inference.informed_loss import InformedLoss, front_coordinate
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import Terms
@@ -68,7 +68,7 @@ class FreeStart:
     loss
         The informed loss of its case.
     start
-        Parameters found with exact physics. Their ρ and origins are kept; R is that of ``front_labels``.
+        Parameters found with exact physics. Their ρ, R, v and origins are kept.
     """
 
     def __init__(
@@ -76,11 +76,15 @@ class FreeStart:
     ) -> None:
         self.loss, self.dtype, grid = loss, dtype, loss.case.grid
         self.sigmas = tuple(CORRELATION_MM / h for h in grid.spacing)
-        m = mobility(patient, loss.case)
+        model = loss.case.model
+        m = model.white + model.grey / start.wm_gm_ratio
+        if model.csf is not None:
+            m = m + model.csf * start.csf_speed**2
+        m = torch.where(model.passable, m.clamp(SLOWEST, 1), 0)
         self.labels = FrontLabels(patient, loss.case, m, with_necrosis=loss.three_levels)
-        inside = grid.mask(m > 0)
-        self.inside = inside.to(dtype)
-        self.faces = face_means(grid, grid.field(m), inside).map(*(1 / h**2 for h in grid.spacing)).to(dtype)
+        self.inside = model.passable.to(dtype)
+        per_h2 = [1 / h**2 for h in grid.spacing]
+        self.faces = face_means(grid, m, model.passable).map(*per_h2).to(dtype)
         self.coordinates = self._coordinates(start)
 
     def _coordinates(self, start: Scalars) -> Coordinates:
@@ -133,9 +137,8 @@ class FreeStart:
         return LossAt(self, x)
 
     def scalars(self, y: torch.Tensor) -> Scalars:
-        """Return the parameters at y; R is fixed."""
-        p = self.coordinates.scalars(y)
-        return replace(p, wm_gm_ratio=torch.full_like(p.wm_gm_ratio, RATIO))
+        """Return the parameters at y."""
+        return self.coordinates.scalars(y)
 
     def thresholds(self, p: Scalars) -> tuple[torch.Tensor, ...]:
         """Return the densities at the boundaries that are labelled, outwards in."""

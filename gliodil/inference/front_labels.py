@@ -25,47 +25,15 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from gliodil.data.patient import Patient
-from gliodil.data.volume import Volume
 from gliodil.inference.case import Case
 from gliodil.inference.informed_loss import front_coordinate
 from gliodil.inference.own_voxels import OwnVoxels
-from gliodil.inference.tissue import blurred
 from gliodil.pde.eikonal import travel_time
-from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD
 
-RATIO = 3.0
-"""R = D_white/D_grey [-]."""
-FLUID_SPEED = 0.4
-"""Speed of a front in CSF relative to that in white matter: registered maps put CSF where there is tissue."""
-REGISTRATION_MM = 4.0
-"""By how much registered maps are off: standard deviation of the Gaussian G_b [mm]."""
 SHORTEST_MM = 0.5
 """Distance between two boundaries below which they count as this far apart."""
 SLOWEST = 0.05
-"""Smallest mobility inside the brain [-]."""
-
-
-def mobility(patient: Patient, case: Case) -> NDArray[np.float64]:
-    """Return m = G_b ∗ (w + g/R + s²c), D relative to that of white matter, 0 outside the brain; the case's box.
-
-    c is the patient's CSF map, or what white and grey matter leave of the brain. Visible tumour is inside the brain, and
-    tissue.
-    """
-    frame = Volume(np.zeros(case.grid.shape, dtype=np.float32), case.affine, kind="scalar")
-
-    def there(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        volume = patient.segmentation.with_data(np.asarray(values, np.float32), kind="scalar")
-        return np.asarray(volume.resample_to(frame).data, np.float64)
-
-    brain = patient.brain | patient.tumour
-    white, grey = (there(np.where(brain, patient.volumes[name].data, 0)).clip(0, 1) for name in ("wm", "gm"))
-    inside = there(brain) >= 0.5
-    bare = (there(patient.tumour) >= 0.5) & (white + grey < TISSUE_THRESHOLD)
-    white[bare] = 1.0
-    fluid = there(patient.volumes["csf"].data) if "csf" in patient.volumes else 1 - white - grey
-    speed = white + grey / RATIO + FLUID_SPEED**2 * np.clip(fluid, 0, 1 - bare)
-    smooth = blurred(speed, REGISTRATION_MM, spacing=case.grid.spacing, inside=inside)
-    return np.where(inside, np.clip(smooth, SLOWEST, 1.0), 0.0)
+"""Smallest m where anything passes [-]."""
 
 
 class FrontLabels:
@@ -76,7 +44,7 @@ class FrontLabels:
     patient, case
         The labels, and the grid ψ is wanted on.
     mobility
-        m in (0, 1] per cell of that grid, 0 where nothing passes.
+        m per cell of that grid, shape (N,): in [SLOWEST, 1], 0 where nothing passes.
     with_necrosis
         Whether necrosis is a level of its own.
 
@@ -89,15 +57,16 @@ class FrontLabels:
     """
 
     def __init__(
-        self, patient: Patient, case: Case, mobility: NDArray[np.float64], *, with_necrosis: bool
+        self, patient: Patient, case: Case, mobility: torch.Tensor, *, with_necrosis: bool
     ) -> None:
         grid = case.grid
         centres = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
         index = patient.segmentation.to_index(centres @ case.affine[:3, :3].T + case.affine[:3, 3])
         self.oedema = bool(case.oedema.any())
         within = [patient.tumour] * self.oedema + [patient.core] + [patient.necrotic] * with_necrosis
+        m = grid.box(mobility).cpu().numpy()
         self.times = [
-            grid.field(_signed_time(signed_distance(mask, patient.spacing, index), mobility, grid.spacing))
+            grid.field(_signed_time(signed_distance(mask, patient.spacing, index), m, grid.spacing))
             for mask in within
         ]
         self.voxels = OwnVoxels(patient, case, within)

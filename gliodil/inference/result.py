@@ -48,7 +48,7 @@ class LossHistory:
         fitted to.
     stage
         Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"free start 48³×12"`` or
-        ``"full 48³×192"``.
+        ``"full 48³×96"``.
     """
 
     evaluations: tuple[int, ...]

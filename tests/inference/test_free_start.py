@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from gliodil.inference.blur import blur
 from gliodil.inference.case import set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.free_start import CORRELATION_MM, FreeStart
-from gliodil.inference.front_labels import FLUID_SPEED, RATIO, mobility, signed_distance
+from gliodil.inference.front_labels import signed_distance
 from gliodil.inference.informed_loss import InformedLoss
 from gliodil.inference.label_misfit import label_misfit_mm
 from gliodil.inference.parameters import Scalars
@@ -174,22 +173,3 @@ def test_the_front_is_where_the_labels_are(make_patient: PatientFactory) -> None
     far = outer > 8
     psi = (u[far] ** -0.5 - 1).log() - float((p.threshold_oedema**-0.5 - 1).log())
     torch.testing.assert_close(psi * math.sqrt(6) * length, outer[far], rtol=1e-6, atol=1e-6)
-
-
-def test_mobility_is_that_of_blurred_tissue(make_patient: PatientFactory) -> None:
-    shape = SHAPE
-    half = np.zeros(shape, np.float32)
-    half[:15] = 1
-    brain = np.ones(shape, np.uint8)
-    brain[:, :3] = 0
-    seg = rim((14, 14, 12), 6.0)
-    patient = make_patient(seg=seg, wm=half, gm=np.zeros(shape, np.float32), brain=brain)
-    case = set_up(patient, FitConfig(cells=24, steps=16, device="cpu"))
-    m = mobility(patient, case)
-    x = np.linalg.solve(case.affine, np.append(patient.affine[:3] @ [14.5, 14, 12, 1], 1))[:3]
-    i, j, k = np.rint(x).astype(int)
-    assert m[0].max() == pytest.approx(1.0, abs=0.01) or m[-1].max() == pytest.approx(1.0, abs=0.01)
-    assert m[m > 0].min() == pytest.approx(FLUID_SPEED**2, abs=0.02)
-    assert 0.3 < m[i, j, k] < 0.9
-    grey = make_patient(seg=seg, wm=0 * half, gm=np.ones(shape, np.float32))
-    np.testing.assert_allclose(mobility(grey, set_up(grey, replace(FitConfig(), cells=24))), 1 / RATIO, rtol=1e-5)
