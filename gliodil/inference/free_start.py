@@ -55,7 +55,7 @@ DEVIATION_MM = 2.0
 """Standard deviation of ζ [mm]."""
 CORRELATION_MM = 3.0
 """Standard deviation of the Gaussian G [mm]."""
-LABEL_VOLUME_MM3 = 300.0
+LABEL_VOLUME_MM3 = 100.0
 WIDTH_VOLUME_MM3 = 3000.0
 WIDTH_DEVIATION = 0.7
 _LARGEST = 30.0  # ψ beyond which u underflows in float32 when squared
