@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from gliodil import __version__
 from gliodil.cohort.coverages import Analysis, Coverages
 from gliodil.cohort.figures import curve_figure, difference_figure, embedded
-from gliodil.cohort.statistics import RESAMPLES
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import MissingExtraError
+from gliodil.planning.bootstrap import RESAMPLES
 from gliodil.reporting import wording
 from gliodil.reporting.metrics import STATEMENT
 
