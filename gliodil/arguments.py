@@ -83,8 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--labels",
         metavar="NAME",
-        help="label convention: brats-2017, brats-2023, brats-2024-post, gliodil or decathlon (default: told "
-        "from the labels, or refused)",
+        help="label convention: brats-2013, brats-2017, brats-2023, brats-2024-post, gliodil or decathlon "
+        "(default: told from the labels, or refused)",
     )
     _add_rule(plan)
     plan.add_argument(

@@ -35,3 +35,15 @@ def test_conventions_of_real_patients(shared_data: Path) -> None:
     assert not low_grade.enhancing.any()
     assert low_grade.core.sum() == low_grade.necrotic.sum() > 0
     assert set(low_grade.volumes) == {"t1", "t1c", "t2", "flair"}
+
+
+def test_labels_of_2013(shared_data: Path) -> None:
+    """Those whose necrosis has a rim of one label are recognised, no other is taken for something else."""
+    for number, known in ((1, True), (2, True), (3, True), (4, False), (5, True), (6, False)):
+        files = {"seg": shared_data / "preop" / f"brats13_{number}" / "seg.nii.gz"}
+        if known:
+            assert load_patient(files=files).convention.name == "brats-2013"
+        else:
+            with pytest.raises(LabelError, match="--labels NAME"):
+                load_patient(files=files)
+            assert load_patient(files=files, labels="brats-2013").core.any()
