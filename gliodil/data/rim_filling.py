@@ -6,8 +6,8 @@ voxel that the core surrounds
 
     in three dimensions, or within two of the three planes through it,
 
-so that a rim with a gap, or one that thick slices leave open above and below, is filled, while tissue that a tumour
-embraces in one plane only is not.
+so that a rim with a gap is filled, except in its line of sight, while tissue that a tumour embraces in one plane only
+is not.
 """
 
 from __future__ import annotations
