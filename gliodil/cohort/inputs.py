@@ -1,4 +1,6 @@
-"""What a cohort is made of: a BIDS dataset, a folder of patient folders, or a table (TSV) to one row per patient.
+"""What a cohort is made of: a BIDS dataset, a folder of patient folders, a table (TSV), or a data set with a recipe.
+
+Each becomes one row per patient.
 
 Nothing is read here but names and the table itself; whether a patient can be planned is for `validate` to say.
 """
@@ -6,19 +8,27 @@ Nothing is read here but names and the table itself; whether a patient can be pl
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gliodil.cohort.bids import find_subjects, is_bids
+from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
+from gliodil.cohort.dataset_json import read_dataset
+from gliodil.cohort.layouts import find_entries, recognise
+from gliodil.cohort.recipes import Recipe, get_recipe
 from gliodil.data.discover import FILE_ROLES
 from gliodil.data.load import choose_inputs
 from gliodil.data.nifti import is_nifti_name
 from gliodil.data.patient import Patient, load_patient
 from gliodil.errors import GliodilError, InputError
 
+logger = logging.getLogger(__name__)
+
+JSON_RECIPE = "predict-gbm"
+"""The recipe a JSON file is read with unless another is named."""
 COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
 """Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
 ABSENT = ("", "n/a", "NA")
@@ -60,13 +70,14 @@ def find_rows(
     only: Sequence[str] = (),
     labels: str | None = None,
     validate_bids: bool = True,
+    recipe: str | None = None,
 ) -> list[Row]:
     """Return the patients of a cohort in order of their names.
 
     Parameters
     ----------
     source
-        BIDS dataset, folder of patient folders, or TSV.
+        BIDS dataset, folder of patient folders, TSV, or what a recipe reads (a folder, or a JSON file).
     out
         Output folder, left out of the search if it lies inside `source`.
     only
@@ -75,23 +86,32 @@ def find_rows(
         Label convention of rows that name none.
     validate_bids
         Whether a BIDS dataset has to carry a valid ``dataset_description.json``.
+    recipe
+        Name or file of the recipe the source is laid out as; by default the packaged one it follows, if any.
 
     Raises
     ------
     InputError
-        If `source` is none of the three, names a patient twice, or does not have a patient in `only`.
+        If `source` is none of these, names a patient twice, or does not have a patient in `only`.
     """
     source, out = Path(source).resolve(), Path(out).resolve()
-    if source.is_file():
+    if source.is_file() and (recipe is not None or source.suffix.lower() == ".json"):
+        rows = _from_recipe(get_recipe(recipe or JSON_RECIPE), source, out, labels)
+    elif source.is_file():
         rows = _from_table(source, labels)
     elif not source.is_dir():
         raise InputError(
             "The cohort does not exist.",
             file=source,
-            expected="a BIDS dataset, a folder of patient folders, or a TSV",
+            expected="a BIDS dataset, a folder of patient folders, a TSV, or a data set's JSON",
             found="nothing of that name",
             remedy="check the path",
         )
+    elif recipe is not None:
+        rows = _from_recipe(get_recipe(recipe), source, out, labels)
+    elif not (source / DESCRIPTION).is_file() and (known := recognise(source, out)) is not None:
+        logger.info("%s is read with the recipe %s: %s", source.name, known.name, known.description)
+        rows = _from_recipe(known, source, out, labels)
     elif is_bids(source):
         rows = _from_bids(source, out, labels, validate=validate_bids)
     else:
@@ -115,6 +135,23 @@ def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
             remedy=f"gliodil plan {source.name}" if single else "check the path",
         )
     return [Row(_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+
+
+def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) -> list[Row]:
+    entries = read_dataset(recipe, source) if source.is_file() else find_entries(recipe, source, out)
+    if recipe.note:
+        logger.warning("%s: %s", recipe.name, recipe.note)
+    convention = labels or recipe.labels or None
+    return [
+        Row(
+            _name(entry.identity, source),
+            entry.identity,
+            files=entry.files,
+            labels=convention,
+            problem=entry.problem,
+        )
+        for entry in entries
+    ]
 
 
 def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -> list[Row]:
