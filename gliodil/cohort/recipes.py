@@ -4,8 +4,8 @@
     [files] seg = ["{patient}_seg.nii*"]   files, relative to the patient's folder; the first pattern that finds one
     [keys]  seg = ["derivatives.seg"]      the same where the data set is a JSON file: block and key
 
-`*` and `?` stand for anything within a name, `{patient}` for the patient's name, `{first}` and `{last}` for the folder of
-the first and last visit. To add a layout, add a file, or name a file of your own.
+`*` and `?` stand for anything within a name, `{patient}` for the patient's name, `{first}` and `{last}` for the folder
+of the first and last visit. To add a layout, add a file, or name a file of your own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Recipe:
     patients
         Patterns of the patients' folders.
     named, skipped
-        Regular expressions for names of patients, and of folders beside them that are known to be none; empty: any, none.
+        Regular expressions for names of patients (empty: any), and of folders beside them known to be none.
     visits
         Pattern of a file each visit of a patient has, beginning with the visit's folder; empty: no visits.
     files, keys
