@@ -8,11 +8,12 @@ Nothing is read here but names and the table itself; whether a patient can be pl
 from __future__ import annotations
 
 import csv
+import glob
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
@@ -24,6 +25,7 @@ from gliodil.data.load import choose_inputs
 from gliodil.data.nifti import is_nifti_name
 from gliodil.data.patient import Patient, load_patient
 from gliodil.errors import GliodilError, InputError
+from gliodil.planning.maps import check_map_name
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ JSON_RECIPE = "predict-gbm"
 """The recipe a JSON file is read with unless another is named."""
 COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
 """Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
+DENSITY = "density:"
+"""Beginning of a column with maps made elsewhere: `density:NAME`."""
 ABSENT = ("", "n/a", "NA")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -46,6 +50,8 @@ class Row:
     files: Mapping[str, Path] = field(default_factory=dict)
     labels: str | None = None
     """Label convention; None: told from the labels."""
+    densities: Mapping[str, Path] = field(default_factory=dict)
+    """Maps made elsewhere, by name, to be compared with the model."""
     problem: InputError | None = None
     """Why this row cannot be used, if names alone show it."""
 
@@ -71,6 +77,7 @@ def find_rows(
     labels: str | None = None,
     validate_bids: bool = True,
     recipe: str | None = None,
+    densities: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Return the patients of a cohort in order of their names.
 
@@ -88,6 +95,8 @@ def find_rows(
         Whether a BIDS dataset has to carry a valid ``dataset_description.json``.
     recipe
         Name or file of the recipe the source is laid out as; by default the packaged one it follows, if any.
+    densities
+        Maps made elsewhere: name to path, in which ``{patient}`` stands for the patient's name, ``*`` for anything.
 
     Raises
     ------
@@ -116,7 +125,19 @@ def find_rows(
         rows = _from_bids(source, out, labels, validate=validate_bids)
     else:
         rows = _from_folders(source, out, labels)
-    return _selected(sorted(rows, key=lambda row: row.identity), only, source)
+    rows = _selected(sorted(rows, key=lambda row: row.identity), only, source)
+    return [replace(row, densities={**_maps(row, densities or {}), **row.densities}) for row in rows]
+
+
+def _maps(row: Row, densities: Mapping[str, str]) -> dict[str, Path]:
+    """Return the maps of a patient; a pattern that finds none stands as a file that is not there."""
+    found = {}
+    for name, pattern in densities.items():
+        wanted = pattern.replace("{patient}", glob.escape(row.identity))
+        matches = sorted(glob.glob(wanted))
+        plain = pattern.replace("{patient}", row.identity)
+        found[check_map_name(name)] = Path(matches[0] if len(matches) == 1 else plain).absolute()
+    return found
 
 
 def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
@@ -176,12 +197,12 @@ def _from_table(source: Path, labels: str | None) -> list[Row]:
             header = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
-    unknown = [name for name in header if name not in COLUMNS]
+    unknown = [name for name in header if name not in COLUMNS and not name.startswith(DENSITY)]
     if unknown or "patient_id" not in header or not lines:
         raise InputError(
             "This is not a patient table.",
             file=source,
-            expected=f"tab-separated columns among {', '.join(COLUMNS)}; patient_id in any case",
+            expected=f"tab-separated columns among {', '.join(COLUMNS)} and {DENSITY}NAME; patient_id in any case",
             found=f"unknown columns {', '.join(unknown)}"
             if unknown
             else f"columns {', '.join(header) or 'none'}"
@@ -202,6 +223,8 @@ def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels
     convention = cells.pop("label_convention", labels)
     paths = {key: source.parent / value for key, value in cells.items()}
     folder = paths.pop("folder", None)
+    named = [column for column in paths if column.startswith(DENSITY)]
+    densities = {check_map_name(column.removeprefix(DENSITY)): paths.pop(column) for column in named}
     problem = None
     if None in line:
         problem = InputError(
@@ -218,7 +241,7 @@ def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels
             found=", ".join(paths) or "neither",
             remedy="fill in the columns folder or seg",
         )
-    return Row(identity, identity, folder=folder, files=paths, labels=convention, problem=problem)
+    return Row(identity, identity, folder, paths, convention, densities, problem)
 
 
 def _name(name: str, source: Path) -> str:
