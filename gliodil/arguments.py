@@ -160,10 +160,33 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _organ(text: str) -> tuple[str, Path]:
+    name, file = _named(text, "brainstem=bs.nii.gz")
+    return name, Path(file)
+
+
+def _density(text: str) -> tuple[str, str]:
+    return _named(text, "gliodil=density.nii.gz")
+
+
+def _named(text: str, example: str) -> tuple[str, str]:
     name, sign, file = text.partition("=")
     if not (name.strip() and sign and file):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in brainstem=bs.nii.gz")
-    return name.strip(), Path(file)
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in {example}")
+    return name.strip(), file
+
+
+def _add_densities(
+    parser: argparse.ArgumentParser, file: str, more: str = "", *, required: bool = False
+) -> None:
+    parser.add_argument(
+        "--density",
+        type=_density,
+        action="append",
+        default=[],
+        required=required,
+        metavar=f"NAME={file}",
+        help=f"a map made elsewhere, compared with the model at equal volume{more}; may be repeated",
+    )
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +204,8 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="INPUT",
-        help="BIDS dataset, folder of patient folders, or TSV; for group also a table of coverages",
+        help="BIDS dataset, folder of patient folders, TSV, or a published data set (see --recipe); for group also a "
+        "table of coverages",
     )
     cohort.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
     cohort.add_argument("level", choices=["participant", "group"], help="plan patients, or sum up")
@@ -200,6 +224,13 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check all patients, say what would run, and stop"
     )
     cohort.add_argument("--labels", metavar="NAME", help="label convention where the TSV names none")
+    cohort.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="layout of INPUT: brats, brats-2013, lumiere, predict-gbm, ucsf-pdgm, upenn-gbm, or a file ending in .toml "
+        "(default: the one that INPUT follows, if any)",
+    )
+    _add_densities(cohort, "PATTERN", "; {patient} in PATTERN stands for the patient's name")
     _add_rule(cohort)
     workers = cohort.add_argument_group("workers")
     workers.add_argument(

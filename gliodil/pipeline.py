@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_RULE = "benchmark-15mm"
 RESULT_FILES = (
     *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
-    "plan_difference.nii.gz",
+    *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
     *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
@@ -117,6 +117,7 @@ def plan_patient(
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
+    from gliodil.planning.organs import allowed
     from gliodil.planning.plan import plan
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
@@ -158,6 +159,8 @@ def plan_patient(
         stage("plans", 0, float("nan"))
         asked: dict[str, Any] = {"rule": rule, "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
+        brain = allowed(patient.brain, organs or {}, plans.organs_excluded, patient.segmentation)
+        plans = replace(plans, brain=brain, recurrence=patient.recurrence)
         logger.info("%r", plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)

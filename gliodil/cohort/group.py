@@ -17,6 +17,9 @@ from gliodil import __version__
 from gliodil.cohort.coverages import Analysis, Coverages, analyse, read_coverage_table
 from gliodil.cohort.curves import CURVE_FILE
 from gliodil.cohort.inputs import Row
+from gliodil.cohort.margin_table import COLUMNS as MARGIN_COLUMNS
+from gliodil.cohort.margin_table import MarginResult, margin_results, margin_table
+from gliodil.cohort.margins import MARGIN_FILE
 from gliodil.cohort.report import write_cohort_report
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
@@ -84,6 +87,7 @@ class Member:
     status: Mapping[str, Any]
     metrics: Mapping[str, Any] | None = None
     curves: Mapping[str, Any] | None = None
+    margins: Mapping[str, Any] | None = None
 
     @property
     def reason(self) -> str:
@@ -91,8 +95,8 @@ class Member:
         return str((self.status.get("error") or {}).get("problem") or "")
 
 
-def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analysis]]:
-    """Write the group results of a cohort; return its patients and the analyses.
+def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analysis], list[MarginResult]]:
+    """Write the group results of a cohort; return its patients, the analyses, and the results at several margins.
 
     Raises
     ------
@@ -115,7 +119,13 @@ def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analys
     with atomic_path(out / "cohort.tsv") as temporary:
         temporary.write_text(cohort_table(members), encoding="utf-8")
     write_json(COLUMNS, out / "cohort.json")
-    return members, _write(coverages_of(members), members, out)
+    scored = {member.identity: member.margins for member in members if member.margins is not None}
+    if scored:
+        with atomic_path(out / "cohort_margins.tsv") as temporary:
+            temporary.write_text(margin_table(scored), encoding="utf-8")
+        write_json(MARGIN_COLUMNS, out / "cohort_margins.json")
+    margins = margin_results(list(scored.values()))
+    return members, _write(coverages_of(members), members, out, margins), margins
 
 
 def summarize_table(table: Path, out: Path) -> list[Analysis]:
@@ -133,7 +143,12 @@ def summarize_table(table: Path, out: Path) -> list[Analysis]:
     return _write(read_coverage_table(table), [], out)
 
 
-def _write(tables: Sequence[Coverages], members: Sequence[Member], out: Path) -> list[Analysis]:
+def _write(
+    tables: Sequence[Coverages],
+    members: Sequence[Member],
+    out: Path,
+    margins: Sequence[MarginResult] = (),
+) -> list[Analysis]:
     analyses = [analyse(table) for table in tables]
     write_json(
         {
@@ -142,10 +157,11 @@ def _write(tables: Sequence[Coverages], members: Sequence[Member], out: Path) ->
             "gliodil_version": __version__,
             "patients": dict(Counter(member.state for member in members)),
             "analyses": [asdict(analysis) for analysis in analyses],
+            "margins": [asdict(result) for result in margins],
         },
         out / "cohort_statistics.json",
     )
-    write_cohort_report(out, tables=tables, analyses=analyses, members=members)
+    write_cohort_report(out, tables=tables, analyses=analyses, members=members, margins=margins)
     return analyses
 
 
@@ -163,10 +179,13 @@ def read_member(identity: str, place: str, out: Path) -> Member:
         return Member(identity, place, state, status)
     try:
         metrics = read_json(folder / "metrics.json")
-        curves = read_json(folder / CURVE_FILE) if (folder / CURVE_FILE).exists() else None
+        curves, margins = (
+            read_json(folder / name) if (folder / name).exists() else None
+            for name in (CURVE_FILE, MARGIN_FILE)
+        )
     except InputError as error:
         return Member(identity, place, "failed", {**status, "error": {"problem": error.problem}})
-    return Member(identity, place, state, status, metrics, curves)
+    return Member(identity, place, state, status, metrics, curves, margins)
 
 
 def coverages_of(members: Sequence[Member]) -> list[Coverages]:

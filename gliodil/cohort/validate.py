@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gliodil.cohort.inputs import Row
+from gliodil.cohort.margins import are_scored
 from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError
@@ -56,6 +57,8 @@ class Check:
     inputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hashes: Mapping[str, Any] = field(default_factory=dict)
+    followed: bool = False
+    """Whether there is a recurrence to cover."""
     error: Mapping[str, Any] | None = None
     """As in `status.json`, for what cannot be run and for what failed before."""
 
@@ -74,7 +77,10 @@ def check_row(row: Row, request: Request) -> Check:
         if isinstance(error, GliodilError):
             error.for_patient(row.identity)
         return Check(row.identity, "invalid", hashes=input_hashes(row.find()), error=describe_error(error))
+    followed = patient.recurrence is not None
     decision, known = decide(out, wanted, request)
+    if decision == "done" and followed and not are_scored(out, row.densities):
+        decision = "run"  # the plan is kept, and only what is missing computed
     described = patient.describe()[0]
     return Check(
         row.identity,
@@ -87,6 +93,7 @@ def check_row(row: Row, request: Request) -> Check:
         ("seg", *patient.volumes),
         tuple(dict.fromkeys((*patient.warnings, *notes))),
         input_hashes(patient.files),
+        followed,
         known,
     )
 

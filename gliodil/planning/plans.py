@@ -16,12 +16,15 @@ from gliodil.planning.crossings import Crossings
 from gliodil.planning.rules import PlanRule
 from gliodil.planning.surfaces import margin_at, surface, write_surface
 
-OPTIONAL_FILES = tuple(
-    f"{kind}_{phase}{name}.nii.gz"
-    for kind, phase in (("ptv", ""), ("ctv", "initial_"), ("ptv", "initial_"))
-    for name in ("standard", "trimmed", "model")
+OPTIONAL_FILES = (
+    *(
+        f"{kind}_{phase}{name}.nii.gz"
+        for kind, phase in (("ptv", ""), ("ctv", "initial_"), ("ptv", "initial_"))
+        for name in ("standard", "trimmed", "model")
+    ),
+    "recurrence.nii.gz",
 )
-"""What `Plans.save` writes under some rules only."""
+"""What `Plans.save` writes under some rules, or with a follow-up, only."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class Plans:
         Organs that no CTV enters.
     crossings
         What lies beyond midline and tentorium and why, see `crossings.py`; None without `barriers`.
+    brain
+        Where a CTV may lie (uint8): the brain without excluded organs. Saved, so that other maps can be compared at
+        equal volume later; None where it was not kept.
+    recurrence
+        Labels of the follow-up, saved likewise; None without one.
     """
 
     rule: PlanRule
@@ -112,6 +120,8 @@ class Plans:
     organs_ml: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     organs_excluded: tuple[str, ...] = ()
     crossings: Crossings | None = None
+    brain: Volume | None = None
+    recurrence: Volume | None = None
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
@@ -133,12 +143,17 @@ class Plans:
             "ctv_model": (self.model, np.uint8),
             "margin": (self.margin, np.float32),
             "plan_difference": (self.difference, np.int8),
+            "gtv": (self.gtv, np.uint8),
         }
+        if self.brain is not None:
+            volumes["brain"] = (self.brain, np.uint8)
         more = {f"ptv_{name}": volume for name, volume in self.ptv.items()}
         if self.initial is not None:
             more |= self.initial.named("initial")
         volumes |= {name: (v, np.uint8) for name, v in more.items() if f"{name}.nii.gz" in OPTIONAL_FILES}
         paths = [write_nifti(v, folder / f"{name}.nii.gz", dtype=t) for name, (v, t) in volumes.items()]
+        if self.recurrence is not None:
+            paths.append(write_nifti(self.recurrence, folder / "recurrence.nii.gz"))
         return (*paths, *self._save_surfaces(folder / "surfaces"))
 
     def _save_surfaces(self, folder: Path) -> list[Path]:
