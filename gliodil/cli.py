@@ -74,6 +74,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             keyholes=arguments.keyholes,
             resume=arguments.resume,
             register=arguments.register,
+            rank=arguments.rank,
             progress=progress,
             **asked,
         )

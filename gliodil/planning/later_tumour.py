@@ -25,6 +25,7 @@ SOURCE = (
     "four glioblastomas between chemoradiation and progression (TCIA Brain-Tumor-Progression) and one before surgery "
     "(GliODIL data set), TCIA's enhancing rims filled"
 )
+MEANING = "tumour seen at a later visit where none is labelled now"
 WITHIN_MM = 30.0
 """Reach up to which voxels count."""
 
@@ -38,7 +39,7 @@ def features(reach_mm: NDArray[np.floating]) -> NDArray[np.float64]:
 def probability(
     reach_mm: NDArray[np.floating], coefficients: Sequence[float] = COEFFICIENTS
 ) -> NDArray[np.float64]:
-    """Return the probability of later tumour at a reach outside the GTV, of the reach's shape; 0 where it is infinite."""
+    """Return the probability of later tumour at a reach outside the GTV, same shape; 0 where it is infinite."""
     finite = np.isfinite(reach_mm)
     logit = features(np.where(finite, reach_mm, 0)) @ np.asarray(coefficients, np.float64)
     return np.where(finite, 1 / (1 + np.exp(-logit)), 0.0)

@@ -4,8 +4,8 @@ A metric is one guess at how tissue slows spread. Its speed, relative to white m
 
     s = √m,   m = G_b ∗ [w + g/R + c s_c²] · (1 − a e^{−δ/7 mm})²,   c = 1 − w − g
 
-R       ratio of diffusivities, white to grey matter              s_c   speed in CSF relative to white matter
-b       error of the tissue maps' registration [mm]               a     slowing at the brain's surface, δ the depth below it
+R   ratio of diffusivities, white to grey matter       s_c  speed in CSF relative to white matter
+b   error of the tissue maps' registration [mm]        a    slowing at the brain's surface, at depth δ below it
 
 and, since the boundary of a GTV is itself uncertain, s ← s (1 − e^{−d/5 mm}) + 0.7 e^{−d/5 mm} at a distance d from it.
 With T the travel time from the GTV at that speed, its reach is the isotropic margin that holds as much brain:
@@ -57,7 +57,9 @@ class Metric:
     blur_mm: float
     surface_slowing: float = 0.0
 
-    def speed(self, white: Field, grey: Field, *, depth_mm: Field, inside: Mask, spacing: Sequence[float]) -> Field:
+    def speed(
+        self, white: Field, grey: Field, *, depth_mm: Field, inside: Mask, spacing: Sequence[float]
+    ) -> Field:
         """Return √m inside a mask, 0 outside; fractions of tissue and the depth below the surface are 3-D."""
         fluid = np.clip(1 - white - grey, 0, 1)
         mobility = white + grey / self.wm_gm_ratio + fluid * self.csf_speed**2
@@ -146,7 +148,9 @@ def expected_reach(
 
     def reach_of(metric: Metric) -> Field:
         speed = metric.speed(white[box], grey[box], depth_mm=depth, inside=inside, spacing=spacing)
-        time = travel_time(start, np.where(inside, speed * (1 - edge) + EDGE_SPEED * edge, 0), spacing=spacing)
+        time = travel_time(
+            start, np.where(inside, speed * (1 - edge) + EDGE_SPEED * edge, 0), spacing=spacing
+        )
         time = time[ranked] * (straight[ranked] / clear[ranked])
         found = np.empty(time.size, np.float32)
         found[np.argsort(time, kind="stable")] = isotropic_mm

@@ -9,10 +9,10 @@ ABSENT = "–"
 """Stands wherever a value is not known."""
 
 STATUS = {
-    "converged": "The fit converged.",
-    "iteration_limit": "The fit stopped at its iteration limit before it converged.",
-    "stalled": "The fit stopped making progress before it converged.",
-    "diverged": "The fit diverged.",
+    "converged": "The optimizer converged.",
+    "iteration_limit": "The optimizer stopped at its iteration limit before it converged.",
+    "stalled": "The optimizer stopped making progress before it converged.",
+    "diverged": "The optimizer diverged.",
 }
 CAUTION = "Density, model CTV and parameters are provisional: do not draw conclusions from them."
 
@@ -156,6 +156,16 @@ def citations(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return (*_CITATIONS, *_OF_METHOD.get(metrics["fit"]["method"], ()))
 
 
+def _taken(metrics: Mapping[str, Any]) -> str:
+    """Return which voxels a model CTV takes."""
+    if metrics.get("rank") != "reach":  # plan folders of version 0.1 have no other
+        return "the voxels of highest density"
+    return (
+        "the voxels that are nearest to the gross tumour volume by expected reach, the mean over several ways in which "
+        "tissue may slow spread of the isotropic margin equivalent to the travel time,"
+    )
+
+
 def methods(metrics: Mapping[str, Any]) -> str:
     """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
     fit, rule = metrics["fit"], metrics["rule"]
@@ -170,10 +180,7 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "normalizing flow trained against it [4]",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
     if fit.get("physics") in ("exact", "mobility"):
-        from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
-
-        misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
-        seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
+        misfit = fit["label_misfit_mm"]
         field = (
             ""
             if fit["physics"] == "exact"
@@ -181,8 +188,7 @@ def methods(metrics: Mapping[str, Any]) -> str:
         )
         approach = (
             f"by fitting its parameters{field} to {data}, the equation holding exactly: the boundaries it predicts are "
-            f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
-            "cells can tell"
+            f"{number(misfit, 2)} mm from those of the segmentation on average"
         )
     if fit["method"] == "pinn":
         discretized = f"Tissue maps were read on a grid of {grid} cells of {spacing} mm; training took"
@@ -203,7 +209,6 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
         f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. {discretized} {effort} "
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
-        f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
-        "brain, as many as the standard one has."
-        + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
+        f"{rule['margin_mm']:g} mm). The model target volume takes {_taken(metrics)} within the brain, as many as "
+        "the standard one has." + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
     )
