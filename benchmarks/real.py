@@ -11,8 +11,8 @@ labels      how well the default fit reproduces the labels on their own grid
 calibration leave-one-patient-out log loss per voxel, and predicted against observed later tumour by reach
 
     path        shortest path through white and grey matter            travel R, csf   one metric of ``planning.reach``
-    static      a front laid along the labels (benchmarks/accuracy.py)  density        the default fit, ranked by density
-    reference   the minimum of the published loss, ranked by density    published      its own optimizer, 24³ (--published)
+    static      a front laid along the labels (accuracy.py)            density        the default fit, by density
+    reference   the minimum of the published loss, by density          published      its own optimizer (--published)
 
 Preprocessing (brain mask, tissue maps) is the product's own and cached. ``--quick`` fits nothing and registers nothing.
 """
@@ -307,12 +307,9 @@ def text(found: Mapping[str, Any]) -> str:
         lines.append(f"  core below its level {below['median']:.1%} (worst {below['worst']:.1%})")
         lines.append(f"  {lesions['explained']} of {lesions['found']} lesions explained")
     if (k := found["calibration"])["n"] >= 2:
-        lines.append(
-            f"\ncalibration, one patient left out, n = {k['n']}: log loss {k['log_loss']:.4f}, by straight distance"
-        )
-        lines.append(
-            f"  {k['log_loss_isotropic']:.4f}; better in {k['better_in']}; coefficients on all {k['coefficients']}"
-        )
+        lines.append(f"\ncalibration, one patient left out, n = {k['n']}: log loss {k['log_loss']:.4f}")
+        lines.append(f"  by straight distance {k['log_loss_isotropic']:.4f}; better in {k['better_in']}")
+        lines.append(f"  coefficients on all: {', '.join(f'{c:.5f}' for c in k['coefficients'])}")
         for low, high, (e, s, n) in zip(k["bins_mm"], k["bins_mm"][1:], k["bins"], strict=False):
             ratio = f"{e / s:.2f}" if s > 0 else "-"
             lines.append(
