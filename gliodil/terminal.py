@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gliodil.preflight import memory_gb
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gliodil.data.patient import Patient
     from gliodil.inference.config import FitConfig
 
@@ -76,6 +78,53 @@ class Terminal:
                 parts = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
                 self.note(f"Coverage ({kind} recurrence): {parts}")
 
+    def comparison(self, compared: Mapping[str, Any]) -> None:
+        """Show maps beside the plans of one patient, as a table."""
+        from rich.table import Table
+
+        plans = compared["plans"]
+        kinds = next(iter(plans.values()))["coverage"] or {}
+        sides = ("left", "right", "anterior", "posterior", "superior", "inferior")
+
+        def table(title: str, *heads: str) -> Table:
+            made = Table("", box=None, pad_edge=False, title=title, title_justify="left")
+            for head in heads:
+                made.add_column(head, justify="right")
+            return made
+
+        heads = ("mL", "Dice", "gained", "given up", "margin", *(side[:4] for side in sides), *kinds)
+        title = (
+            "At the volume of the standard CTV: Dice with the model CTV, mL gained and given up, mm, covered"
+        )
+        tables = [table(title, *heads)]
+        for name, plan in plans.items():
+            amounts = (_number(plan[key], ".1f") for key in ("gained_ml", "given_up_ml"))
+            margin = (_number(plan["margin_mm"][key], ".1f") for key in ("mean", *sides))
+            covered = (_number(plan["coverage"][kind], ".1%") for kind in kinds)
+            head = (f"{plan['volume_ml']:.1f}", f"{plan['dice_with_model']:.3f}")
+            tables[0].add_row(name, *head, *amounts, *margin, *covered)
+        if margins := compared["margins"]:
+            for target, words in (("all", "all later tumour"), ("new", "later tumour outside the GTV")):
+                heads = tuple(f"{mm:g} mm" for mm in margins["margins_mm"])
+                tables.append(table(f"Covered of {words}, at the volume of", *heads))
+                for name, curves in margins["coverage"].items():
+                    tables[-1].add_row(name, *(_number(value, ".1%") for value in curves[target]))
+        for each in tables:
+            self._table(each)
+
+    def _table(self, table: Table) -> None:
+        """Print a table line by line, so that what stderr cannot take costs no more than that."""
+        import io
+        import shutil
+
+        from rich.console import Console
+
+        text = io.StringIO()
+        width = max(100, shutil.get_terminal_size().columns)
+        Console(file=text, width=width, color_system=None).print(table)
+        for line in text.getvalue().splitlines():
+            self.note(line.rstrip())
+
     def dicom(self, written: Mapping[str, Any]) -> None:
         """Show what the DICOM files gave back when they were read again."""
         self.note(f"DICOM: {', '.join(written['files'])}; read back:")
@@ -89,7 +138,12 @@ class Terminal:
         """Show the outcome in a few lines."""
         ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
         loss = _number(metrics["loss"]["total"], ".3g")
-        self.note(f"Fit {metrics['status']}: loss {loss}; {seconds:.0f} s in all")
+        done = (
+            f"Fit {metrics['status']}: loss {loss}"
+            if metrics["fit"]["method"] != "given"
+            else "Density given"
+        )
+        self.note(f"{done}; {seconds:.0f} s in all")
         gtv, model, trimmed = (ml[name] for name in ("gtv", "ctv_model", "ctv_trimmed"))
         self.note(f"CTV {model:.1f} mL (GTV {gtv:.1f} mL), trimmed {trimmed:.1f} mL")
         if "ptv_model" in ml:
