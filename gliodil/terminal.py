@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from gliodil.preflight import memory_gb
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gliodil.data.patient import Patient
     from gliodil.inference.config import FitConfig
 
@@ -79,51 +77,53 @@ class Terminal:
                 self.note(f"Coverage ({kind} recurrence): {parts}")
 
     def comparison(self, compared: Mapping[str, Any]) -> None:
-        """Show maps beside the plans of one patient, as a table."""
-        from rich.table import Table
-
+        """Show maps beside the plans of one patient, as tables."""
         plans = compared["plans"]
         kinds = next(iter(plans.values()))["coverage"] or {}
         sides = ("left", "right", "anterior", "posterior", "superior", "inferior")
-
-        def table(title: str, *heads: str) -> Table:
-            made = Table("", box=None, pad_edge=False, title=title, title_justify="left")
-            for head in heads:
-                made.add_column(head, justify="right")
-            return made
-
-        heads = ("mL", "Dice", "gained", "given up", "margin", *(side[:4] for side in sides), *kinds)
-        title = (
-            "At the volume of the standard CTV: Dice with the model CTV, mL gained and given up, mm, covered"
-        )
-        tables = [table(title, *heads)]
+        heads = ("mL", "Dice", "gained", "given up", "margin", *(side[0].upper() for side in sides), *kinds)
+        rows = {}
         for name, plan in plans.items():
-            amounts = (_number(plan[key], ".1f") for key in ("gained_ml", "given_up_ml"))
-            margin = (_number(plan["margin_mm"][key], ".1f") for key in ("mean", *sides))
-            covered = (_number(plan["coverage"][kind], ".1%") for kind in kinds)
-            head = (f"{plan['volume_ml']:.1f}", f"{plan['dice_with_model']:.3f}")
-            tables[0].add_row(name, *head, *amounts, *margin, *covered)
+            amounts = [f"{plan['volume_ml']:.1f}", f"{plan['dice_with_model']:.3f}"]
+            amounts += [f"{plan[key]:.1f}" for key in ("gained_ml", "given_up_ml")]
+            margin = [_number(plan["margin_mm"][key], ".1f", "–") for key in ("mean", *sides)]
+            rows[name] = [
+                *amounts,
+                *margin,
+                *(_number(plan["coverage"][kind], ".1%", "none") for kind in kinds),
+            ]
+        self.note(
+            "At the volume of the standard CTV: Dice with the model CTV; gained and given up against the standard"
+        )
+        self.note("CTV (mL); mean margin, and to the left, right, ... (mm); share of the recurrence covered")
+        self._table(heads, rows)
         if margins := compared["margins"]:
             for target, words in (("all", "all later tumour"), ("new", "later tumour outside the GTV")):
-                heads = tuple(f"{mm:g} mm" for mm in margins["margins_mm"])
-                tables.append(table(f"Covered of {words}, at the volume of", *heads))
-                for name, curves in margins["coverage"].items():
-                    tables[-1].add_row(name, *(_number(value, ".1%") for value in curves[target]))
-        for each in tables:
-            self._table(each)
+                self.note(f"Covered of {words}, at the volumes of isotropic margins")
+                self._table(
+                    [f"{mm:g} mm" for mm in margins["margins_mm"]],
+                    {
+                        name: [_number(value, ".1%", "none") for value in curves[target]]
+                        for name, curves in margins["coverage"].items()
+                    },
+                )
 
-    def _table(self, table: Table) -> None:
+    def _table(self, heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> None:
         """Print a table line by line, so that what stderr cannot take costs no more than that."""
         import io
-        import shutil
 
         from rich.console import Console
+        from rich.table import Table
 
+        table = Table("", box=None, pad_edge=False)
+        for head in heads:
+            table.add_column(head, justify="right", no_wrap=True)
+        for name, cells in rows.items():
+            table.add_row(name, *cells)
         text = io.StringIO()
-        width = max(100, shutil.get_terminal_size().columns)
-        Console(file=text, width=width, color_system=None).print(table)
+        Console(file=text, width=250, color_system=None).print(table)
         for line in text.getvalue().splitlines():
-            self.note(line.rstrip())
+            self.note(f"  {line.rstrip()}")
 
     def dicom(self, written: Mapping[str, Any]) -> None:
         """Show what the DICOM files gave back when they were read again."""
@@ -197,8 +197,8 @@ class Terminal:
             yield show
 
 
-def _number(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)
+def _number(value: float | None, form: str, absent: str = "unknown") -> str:
+    return absent if value is None else format(value, form)
 
 
 def _write(stream: Any, text: str) -> None:

@@ -35,7 +35,7 @@ def test_compare_adds_one_file_and_shows_a_table(cli, planned, original, content
     assert found["margins"]["coverage"]["isotropic"]["all"][at] == pytest.approx(
         metrics["coverage"]["any"]["standard"]
     )
-    for words in ("Dice with the model", "truth", "15 mm", "outside the GTV"):
+    for words in ("Dice with the model CTV", "truth", "15 mm", "outside the GTV"):
         assert words in run.err
 
 
