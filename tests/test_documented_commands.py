@@ -195,7 +195,8 @@ def _published(desk: Path, files: dict[str, gliodil.Volume]) -> None:
     name, seg = "UPENN-GBM-00001_11", files["seg"]
     of_2017 = seg.with_data(np.where(seg.data == 3, 4, seg.data))
     gliodil.write_nifti(of_2017, desk / f"upenn/images_segm/{name}_segm.nii.gz")
-    gliodil.write_nifti(files["t1"], desk / f"upenn/images_structural/{name}/{name}_T1.nii.gz")
+    stripped = files["t1"].with_data(files["t1"].data * (files["brain"].data != 0))
+    gliodil.write_nifti(stripped, desk / f"upenn/images_structural/{name}/{name}_T1.nii.gz")
     derivatives = {"tumor_seg": "seg.nii.gz", "wm_pbmap": "wm.nii.gz", "gm_pbmap": "gm.nii.gz"}
     (desk / "predict_gbm.json").write_text(
         json.dumps({"patients": [{"patient_id": "1", "derivatives": derivatives}]})
