@@ -32,6 +32,7 @@ EXAMPLES = {
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
     "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
+    "compare": "gliodil compare result --density theirs=density.nii.gz",
     "cohort": """gliodil cohort patients/ results participant      one folder per patient, or a BIDS dataset, or a TSV
   gliodil cohort patients/ results participant --retry-failed
   gliodil cohort patients/ results group           cohort.tsv and cohort.html from what is finished""",
@@ -115,6 +116,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tie holes in RTSTRUCT contours to their outline, for systems that do not understand holes",
     )
+    plan.add_argument(
+        "--density",
+        type=Path,
+        metavar="FILE",
+        help="a density made elsewhere, in [0, 1]: planned and scored in the place of a fit",
+    )
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
         "--resume",
@@ -136,6 +143,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
     evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
+
+    comparison = command("compare", "compare maps made elsewhere with a plan, at equal volume")
+    comparison.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
+    _add_densities(comparison, "FILE", required=True)
+    comparison.add_argument(
+        "--recurrence",
+        type=Path,
+        metavar="FILE",
+        help="follow-up labels (default: those of the plan, if any)",
+    )
 
     _add_cohort(command("cohort", "plan many patients, then say what all of them show together", fitting))
     carrying = command("apply-transform", "carry an image or label map through a stored transform")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gliodil import __version__
 from gliodil.arguments import FILE_FLAGS, build_parser
 from gliodil.errors import GliodilError, InputError, OutputError
-from gliodil.pipeline import Planned, evaluate, plan_patient
+from gliodil.pipeline import COMPARISON_FILE, Planned, compare_densities, evaluate, plan_patient
 from gliodil.preflight import check
 from gliodil.terminal import Terminal
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.data.organs import load_organs
     from gliodil.data.patient import load_patient
+    from gliodil.inference.given import read_density
 
     config = _config(arguments)
     files = {role: path for role in FILE_FLAGS if (path := getattr(arguments, role)) is not None}
@@ -60,6 +61,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
         )
     patient = load_patient(arguments.patient, files=files, labels=arguments.labels)
     organs = load_organs(arguments.oar, patient)
+    density = None if arguments.density is None else read_density(arguments.density)
     out = arguments.out or Path("gliodil-out") / patient.identity
     asked: dict[str, Any] = {"rule": arguments.rule, "organs": organs, "exclude": arguments.exclude_oar}
     terminal.inputs(patient, out, config)
@@ -75,6 +77,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             resume=arguments.resume,
             register=arguments.register,
             rank=arguments.rank,
+            density=density,
             progress=progress,
             **asked,
         )
@@ -115,6 +118,12 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.say(str(evaluated.report))
 
 
+def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    compared = compare_densities(arguments.folder, dict(arguments.density), recurrence=arguments.recurrence)
+    terminal.comparison(compared)
+    terminal.say(str(arguments.folder / COMPARISON_FILE))
+
+
 def _cohort(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from gliodil.cohort.command import run_group, run_participants
 
@@ -152,6 +161,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], int | None]] = 
     "plan": _plan,
     "simulate": _simulate,
     "evaluate": _evaluate,
+    "compare": _compare,
     "cohort": _cohort,
     "apply-transform": _apply_transform,
     "doctor": _doctor,

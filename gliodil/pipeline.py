@@ -20,6 +20,7 @@ from gliodil.preflight import check_request, memory_errors, naming
 
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
+    from gliodil.data.volume import Volume
     from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.result import Fit
     from gliodil.planning.organs import Organs
@@ -37,6 +38,8 @@ RESULT_FILES = (
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
 """What a finished plan folder holds, next to its figures."""
+COMPARISON_FILE = "compare.json"
+"""What `compare_densities` adds to a plan folder."""
 BEYOND_CTV_MM = 7.0
 """How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 Progress = Callable[[str, int, float], None]
@@ -74,6 +77,7 @@ def plan_patient(
     keyholes: bool = False,
     resume: bool = False,
     register: bool = False,
+    density: Volume | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
@@ -103,6 +107,8 @@ def plan_patient(
         finished.
     register
         Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
+    density
+        A density made elsewhere, in [0, 1] (``gliodil.inference.given``); planned in the place of a fit.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -119,6 +125,7 @@ def plan_patient(
     from gliodil.data.registration.prepare import prepare
     from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.fit import fit as run_fit
+    from gliodil.inference.given import given_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
     from gliodil.planning.organs import allowed
@@ -146,6 +153,8 @@ def plan_patient(
         )
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
+        if density is not None:
+            record["density"] = hashlib.sha256(density.data.tobytes()).hexdigest()
         record["fingerprint"] = fingerprint(patient, record, organs)
         # One for each method: the report compares a network with the discrete loss.
         checkpoints = {
@@ -165,7 +174,11 @@ def plan_patient(
         seen = as_before_surgery(patient, rule)
         patient = replace(patient, warnings=seen.warnings)
         with memory_errors(config):
-            fitted = run_fit(seen, config=config, progress=progress, checkpoint=checkpoints[config.method])
+            fitted = (
+                run_fit(seen, config=config, progress=progress, checkpoint=checkpoints[config.method])
+                if density is None
+                else given_fit(density, patient.segmentation)
+            )
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
         asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
@@ -176,7 +189,7 @@ def plan_patient(
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)
         comparison, other = None, None
-        if config.method != "odil":
+        if config.method != "odil" and density is None:
             other = run_fit(
                 seen,
                 config=replace(config, method="odil"),
@@ -225,7 +238,7 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     OutputError
         If the folder cannot be written.
     """
-    from gliodil.planning.evaluate import evaluate_plan_folder
+    from gliodil.planning.evaluate import evaluate_plan_folder, keep_recurrence
     from gliodil.reporting.folder import ensure_writable, update_coverage
     from gliodil.reporting.jsonable import read_json
 
@@ -236,10 +249,50 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
         with _warnings() as warnings:
             coverage = evaluate_plan_folder(out, recurrence, convention=metrics.get("label_convention"))
         report = update_coverage(out, coverage, recurrence=Path(recurrence))
+        keep_recurrence(out, Path(recurrence))
     except GliodilError as error:
         error.for_patient(str(metrics.get("patient")))
         raise
     return Evaluated(report, dict(coverage), tuple(warnings))
+
+
+def compare_densities(
+    out: Path | str, densities: Mapping[str, Path | str], *, recurrence: Path | str | None = None
+) -> dict[str, Any]:
+    """Compare maps made elsewhere with a plan at equal volume; write `compare.json` and return its content.
+
+    Nothing else in the folder is touched.
+
+    Parameters
+    ----------
+    out
+        Finished plan folder.
+    densities
+        NIfTI files by name.
+    recurrence
+        Labels of the follow-up, in the convention of the plan; by default those the plan was made with, if any.
+
+    Raises
+    ------
+    InputError, GeometryError, LabelError
+        If `out` is not a finished plan folder, or a map or the recurrence cannot be read or does not belong to it.
+    OutputError
+        If the folder cannot be written.
+    """
+    from gliodil.planning.compare_maps import compare_maps
+    from gliodil.reporting.folder import ensure_writable
+    from gliodil.reporting.jsonable import read_json, write_json
+
+    out = ensure_writable(Path(out)) if Path(out).is_dir() else Path(out)
+    metrics = read_json(out / "metrics.json")
+    files = {name: Path(path) for name, path in densities.items()}
+    try:
+        found = compare_maps(out, files, metrics, recurrence=None if recurrence is None else Path(recurrence))
+    except GliodilError as error:
+        error.for_patient(str(metrics.get("patient")))
+        raise
+    write_json(found, out / COMPARISON_FILE)
+    return read_json(out / COMPARISON_FILE)
 
 
 def reaching(config: FitConfig, rule: PlanRule) -> FitConfig:

@@ -29,7 +29,7 @@ from gliodil.planning.ctv import gtv_mask
 from gliodil.planning.distance import Mask, orthogonal_spacing
 from gliodil.planning.equal_volume import ISOTROPIC, MARGINS_MM, filled, target_coverages
 from gliodil.planning.geodesic import geodesic_distance
-from gliodil.planning.maps import cavity_first, read_map
+from gliodil.planning.maps import model_ranking, put_first, read_map
 from gliodil.planning.rules import PlanRule, get_rule
 from gliodil.reporting.jsonable import read_json, write_json
 
@@ -61,15 +61,16 @@ def score_margins(patient: Patient, out: Path, rule: str, densities: Mapping[str
     known = get_rule(rule)
     gtv = filled(gtv_mask(patient, known))
     brain = np.asarray(read_nifti(out / "brain.nii.gz", kind="label").data != 0)
-    cavity = patient.cavity if "cavity" in known.gtv else None
+    # A cavity holds no cells, yet the model CTV begins with it where it is part of the target.
+    cavity = patient.cavity if "cavity" in known.gtv else np.zeros(patient.shape, bool)
     rankings: dict[str, NDArray[np.floating]] = {
         "trimmed": _by_path(patient, known, gtv, brain),
-        "model": cavity_first(read_nifti(out / "density.nii.gz", kind="scalar").data, cavity),
+        "model": put_first(cavity, model_ranking(out)),
     }
     warnings = []
     for name, path in densities.items():
         try:
-            rankings[name] = cavity_first(read_map(path, patient.segmentation, brain).data, cavity)
+            rankings[name] = put_first(cavity, read_map(path, patient.segmentation, brain).data)
         except GliodilError as error:
             warnings.append(f"density {name} is not scored: {error.for_patient(patient.identity)}")
             logger.warning("%s: %s", patient.identity, warnings[-1])

@@ -70,8 +70,11 @@ def read_map(path: Path, grid: Volume, brain: Mask) -> Volume:
     return placed
 
 
-def cavity_first(ranking: NDArray[np.floating], cavity: Mask | None) -> NDArray[np.floating]:
-    """Return a ranking that puts a resection cavity first: it holds no cells, yet is part of the target."""
-    if cavity is None or not cavity.any():
-        return ranking
-    return np.where(cavity, np.float64(ranking.max()) + 1, ranking)
+def model_ranking(out: Path) -> NDArray[np.floating]:
+    """Return what the model CTV of a plan folder ranks the voxels of the brain by."""
+    return read_nifti(out / "density.nii.gz", kind="scalar").data
+
+
+def put_first(where: Mask, ranking: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return a ranking that begins with some voxels, such as a resection cavity that is part of the target."""
+    return np.where(where, np.float64(ranking.max()) + 1, ranking) if where.any() else ranking

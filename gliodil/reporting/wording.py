@@ -179,6 +179,11 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "the misfit to the tumour segmentation and priors on the parameters, on collocation points drawn from a "
         "normalizing flow trained against it [4]",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
+    if fit["method"] == "given":
+        return (
+            f"A density made elsewhere was planned with gliodil {metrics['gliodil_version']}; nothing was estimated. "
+            + _targets_sentences(rule)
+        )
     if fit.get("physics") in ("exact", "mobility"):
         misfit = fit["label_misfit_mm"]
         field = (
@@ -208,6 +213,12 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "The density u, a fraction of carrying capacity, follows the Fisher–Kolmogorov equation "
         "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
         f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. {discretized} {effort} "
+        + _targets_sentences(rule)
+    )
+
+
+def _targets_sentences(rule: Mapping[str, Any]) -> str:
+    return (
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
         f"{rule['margin_mm']:g} mm). The model target volume takes {_taken(metrics)} within the brain, as many as "
         "the standard one has." + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")

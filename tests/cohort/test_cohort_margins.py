@@ -1,4 +1,4 @@
-"""A cohort at the volumes of isotropic margins, with maps made elsewhere."""
+"""A cohort, laid out as PREDICT-GBM does, at the volumes of isotropic margins, with maps made elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from gliodil.cohort.inputs import find_rows
 from gliodil.cohort.margin_table import by_target, margin_results
 from gliodil.errors import InputError
 
-QUICK = ("--cells", 12, "--labels", "brats-2023", "--scheduler", "none")
+QUICK = ("--cells", 12, "--scheduler", "none")
+PLACES = {
+    "seg": "tumor_segmentation/tumor_seg",
+    "wm": "tissue_segmentation/wm_pbmap",
+    "gm": "tissue_segmentation/gm_pbmap",
+    "csf": "tissue_segmentation/csf_pbmap",
+    "brain": "skull_stripped/brain_mask",
+    "t1": "skull_stripped/t1_skullstripped",
+}
+RECURRENCE = "longitudinal/recurrence_preop.nii.gz"
 
 
 def rows_of(path):
@@ -28,16 +37,20 @@ def scored(original, cohort, tmp_path_factory):
     pytest.importorskip("filelock", reason="needs filelock")
     root = tmp_path_factory.mktemp("margins")
     for name in ("a", "b"):
-        shutil.copytree(original, root / "in" / name)
-    (root / "in/b/recurrence.nii.gz").unlink()
+        for role, place in PLACES.items():
+            target = root / "in/predict_gbm" / name / "ses-preop" / f"{place}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(original / f"{role}.nii.gz", target)
+    later_file = root / "in/predict_gbm/a/ses-preop" / RECURRENCE
+    later_file.parent.mkdir()
     # Later tumour lies in and outside the GTV.
     seg, later = (nib.load(original / f"{name}.nii.gz") for name in ("seg", "recurrence"))
     both = (np.asarray(later.dataobj) != 0) | (np.asarray(seg.dataobj) == 3)
-    nib.save(nib.Nifti1Image(both.astype(np.uint8), seg.affine), root / "in/a/recurrence.nii.gz")
+    nib.save(nib.Nifti1Image(both.astype(np.uint8), seg.affine), later_file)
     first = cohort(root / "in", root / "out", "participant", *QUICK)
     (root / "maps").mkdir()
     shutil.copy(root / "out/a/density.nii.gz", root / "maps/a_same.nii.gz")
-    shutil.copy(root / "in/a/recurrence.nii.gz", root / "maps/a_oracle.nii.gz")
+    shutil.copy(later_file, root / "maps/a_oracle.nii.gz")
     before = (root / "out/a/density.nii.gz").stat().st_mtime_ns
     density = [
         f"--density={name}={root}/maps/{{patient}}_{name}.nii.gz" for name in ("same", "oracle", "gone")
@@ -64,6 +77,12 @@ def test_a_finished_patient_is_scored_with_new_maps_and_not_planned_again(scored
     assert "(2 of them before)" in third.err
 
 
+def test_the_recipe_names_the_label_convention(scored):
+    metrics = json.loads((scored[0] / "out/a/metrics.json").read_text())
+    assert metrics["label_convention"] == "brats-2024-post"
+    assert set(metrics["inputs"]) == {"seg", "wm", "gm", "csf", "brain", "t1", "recurrence"}
+
+
 def test_coverage_at_the_rules_margin_is_that_of_the_plans(scored):
     root = scored[0]
     margins = json.loads((root / "out/a/coverage_margins.json").read_text())
@@ -79,7 +98,7 @@ def test_new_tumour_is_what_lies_outside_the_gtv(scored):
     margins = json.loads((root / "out/a/coverage_margins.json").read_text())
     later, gtv = (
         np.asarray(nib.load(path).dataobj) != 0
-        for path in (root / "in/a/recurrence.nii.gz", root / "out/a/gtv.nii.gz")
+        for path in (root / "in/predict_gbm/a/ses-preop" / RECURRENCE, root / "out/a/gtv.nii.gz")
     )
     per_voxel = margins["target_ml"]["any"] / later.sum()
     assert margins["target_ml"]["any_new"] == pytest.approx((later & ~gtv).sum() * per_voxel)
