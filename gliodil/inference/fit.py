@@ -296,6 +296,8 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         "threshold_oedema": Parameter(float(p.threshold_oedema), "1"),
         "origin_mm": Parameter(case.world(p.origins[0]), "mm"),
     }
+    if case.model.csf is not None:
+        parameters["csf_speed"] = Parameter(float(p.csf_speed), "1")
     if case.pet is not None and config.method == "odil":
         parameters["pet_scale"] = Parameter(float(p.pet_scale), "1")
         parameters["pet_background"] = Parameter(float(p.pet_background), "1")

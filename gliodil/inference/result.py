@@ -48,8 +48,8 @@ class LossHistory:
         Value of the stage's objective: the loss in a soft stage; in the others what the parameters, and the mobility,
         are fitted to.
     stage
-        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"mobility 48³×192"`` or
-        ``"full 48³×192"``.
+        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"mobility 48³×96"`` or
+        ``"full 48³×96"``.
     """
 
     evaluations: tuple[int, ...]
