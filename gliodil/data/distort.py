@@ -1,8 +1,8 @@
 """Smooth random fields, and what they do to images: carry them elsewhere, move the boundaries of masks.
 
-    noise      q = G_σ * white noise, standard deviation 1 (over the image);  σ = FWHM / 2.355
-    carried    v'(x) = v(x + d(x)),  d a displacement in mm along the array's axes
-    shifted    {x : s(x) < n(x)},  s the signed distance to a mask's boundary (negative inside), n a shift, both in mm
+noise      q = G_σ * white noise, standard deviation 1 (over the image);  σ = FWHM / 2.355
+carried    v'(x) = v(x + d(x)),  d a displacement in mm along the array's axes
+shifted    {x : s(x) < n(x)},  s the signed distance to a mask's boundary (negative inside), n a shift, both in mm
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from scipy import ndimage
 from gliodil.data.label_geometry import bounding_box
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+
+CLEAR_MM = 15.0
+"""From this depth below the brain's surface a push is whole."""
 
 Spacing = tuple[float, float, float]
 Mask = NDArray[np.bool_]
@@ -38,9 +41,7 @@ def blurred_noise(
     )
 
 
-def smooth_field(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Spacing, fwhm_mm: float
-) -> Field:
+def smooth_field(rng: np.random.Generator, shape: Sequence[int], spacing: Spacing, fwhm_mm: float) -> Field:
     """Return smooth noise of mean 0 and standard deviation 1; full width at half maximum of its blur in mm."""
     field = blurred_noise(rng, shape, spacing, fwhm_mm / FWHM_PER_SIGMA)
     return np.asarray((field - field.mean()) / field.std(), np.float32)
@@ -66,6 +67,26 @@ def carried(image: NDArray[Any], displacement_mm: Field, spacing: Spacing) -> Fi
     return np.asarray(found, np.float32)
 
 
+def mass_effect(core: Mask, brain: Mask, largest_mm: float, spacing: Spacing) -> Field:
+    """Return the displacement d of x + d(x), where tissue at x came from [mm], around a core that is not empty."""
+    voxels = np.argwhere(core)
+    radius = (3 * len(voxels) * math.prod(spacing) / (4 * math.pi)) ** (1 / 3)
+    away = np.stack(
+        np.meshgrid(
+            *(
+                (np.arange(n, dtype=np.float32) - np.float32(c)) * np.float32(h)
+                for n, c, h in zip(core.shape, voxels.mean(axis=0), spacing, strict=True)
+            ),
+            indexing="ij",
+        )
+    )
+    distance = np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-3)
+    depth = ndimage.distance_transform_edt(brain, sampling=spacing)
+    pull = largest_mm * np.exp(-0.5 * (np.maximum(distance - radius, 0) / radius) ** 2)
+    pull = np.minimum(pull, 0.6 * distance) * np.minimum(depth / CLEAR_MM, 1)
+    return np.asarray(-away * (pull / distance), np.float32)
+
+
 def signed_distance(mask: Mask, spacing: Spacing) -> Field:
     """Return the distance to the boundary of a mask, half-way between voxels [mm]; negative inside.
 
@@ -74,7 +95,7 @@ def signed_distance(mask: Mask, spacing: Spacing) -> Field:
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
     inside = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
     half = np.float32(sum(spacing) / 6)
-    return np.where(mask, half - inside, outside - half).astype(np.float32)
+    return np.asarray(np.where(mask, half - inside, outside - half), np.float32)
 
 
 def shifted(mask: Mask, shift_mm: Field, spacing: Spacing) -> Mask:
@@ -83,8 +104,6 @@ def shifted(mask: Mask, shift_mm: Field, spacing: Spacing) -> Mask:
     if not mask.any():
         return moved
     pad = [math.ceil(max(float(shift_mm.max()), 0.0) / h) + 1 for h in spacing]
-    box = tuple(
-        slice(max(s.start - p, 0), s.stop + p) for s, p in zip(bounding_box(mask), pad, strict=True)
-    )
+    box = tuple(slice(max(s.start - p, 0), s.stop + p) for s, p in zip(bounding_box(mask), pad, strict=True))
     moved[box] = signed_distance(mask[box], spacing) < shift_mm[box]
     return moved

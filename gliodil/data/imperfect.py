@@ -1,4 +1,4 @@
-"""Segmentations as people draw them: boundaries off by a millimetre, oedema that follows tissue, labels that are missing.
+"""Segmentations as people draw them: boundaries off by a millimetre, oedema that follows tissue, labels missing.
 
 With the front coordinate z = √6 ℓ ln(u^(−1/2) − 1) [mm] of a density u (a plane front of infiltration length ℓ is
 linear in it) and z_c where u = θ_core:
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gliodil.data.distort import Field, Mask, Spacing, shifted, signed_distance, smooth_field
+from gliodil.data.distort import Field, Mask, Spacing, shifted, smooth_field
 from gliodil.data.growth import Density
 from gliodil.data.observe import CONVENTION
 from gliodil.data.realism import Realism
@@ -77,7 +77,7 @@ def compartments(
         for mask in (density > threshold, swollen)
     )
     rim = rim_mm * np.exp(realism.rim_log_sd * noise(realism.oedema_fwhm_mm))
-    return Compartments(visible | core, core, core & (signed_distance(core, spacing) < -rim))
+    return Compartments(visible | core, core, shifted(core, -rim, spacing))
 
 
 def labelled(seen: Compartments, label_set: str) -> NDArray[np.uint8]:

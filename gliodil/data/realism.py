@@ -46,30 +46,30 @@ class Realism:
         Chance that a new focus starts after imaging, and how far from the core [mm].
     """
 
-    registration_mm: float = 2.5
-    registration_fwhm_mm: float = 35.0
-    diffusion_log_sd: float = 0.4
-    proliferation_log_sd: float = 0.3
+    registration_mm: float = 3.0
+    registration_fwhm_mm: float = 25.0
+    diffusion_log_sd: float = 0.5
+    proliferation_log_sd: float = 0.4
     heterogeneity_fwhm_mm: float = 25.0
     wm_gm_ratio: Span = (2.5, 4.0)
-    csf_speed: Span = (0.2, 0.6)
+    csf_speed: Span = (0.3, 0.6)
     origin_weights: tuple[float, float, float] = (0.5, 0.3, 0.2)
     origin_delay_days: Span = (0.0, 40.0)
     core_ml: Span = (8.0, 50.0)
-    mass_effect_mm: Span = (0.0, 6.0)
+    mass_effect_mm: Span = (2.0, 8.0)
     oedema_mm: Span = (3.0, 14.0)
-    oedema_log_sd: float = 0.5
+    oedema_log_sd: float = 0.7
     oedema_fwhm_mm: float = 20.0
     oedema_in_grey: float = 0.4
-    boundary_mm: float = 0.8
+    boundary_mm: float = 0.9
     boundary_fwhm_mm: float = 8.0
     rim_mm: Span = (2.0, 6.0)
     rim_log_sd: float = 0.35
     survival_log_mean: float = -1.5
-    survival_log_sd: float = 1.5
+    survival_log_sd: float = 2.0
     survival_fwhm_mm: float = 15.0
-    later_share: Span = (0.8, 2.2)
-    satellite_chance: float = 0.2
+    later_share: Span = (0.8, 2.4)
+    satellite_chance: float = 0.25
     satellite_mm: Span = (8.0, 25.0)
 
 

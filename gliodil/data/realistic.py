@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gliodil.data.barriers import falx_and_tentorium
-from gliodil.data.distort import Field, Mask, carried, shifted, smooth_field
+from gliodil.data.distort import Field, Mask, carried, mass_effect, shifted, smooth_field
 from gliodil.data.draw import MAX_INFRATENTORIAL, Draw, allowed_origins, draw_tumour
-from gliodil.data.growth import Density, Rates, grow, seed_density
+from gliodil.data.growth import Density, grow, seed_density
 from gliodil.data.imperfect import compartments, labelled
 from gliodil.data.observe import CONVENTION, fet_pet
 from gliodil.data.patient import Patient
@@ -37,8 +37,6 @@ Progress = Callable[[str, int, float], None]
 
 LONGEST_DAYS = 500
 MAX_DRAWS = 50
-CLEAR_MM = 15.0
-"""From this depth below the brain's surface the push is whole; the skull does not give way."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,8 @@ class _Making:
     def grow(
         self, density: Density, soil: Soil, days: int, limit_ml: float, stage: str
     ) -> tuple[Density, int]:
-        report = None if self.progress is None else lambda day, ml: self.progress(stage, day, ml)
+        progress = self.progress
+        report = None if progress is None else lambda day, ml: progress(stage, day, ml)
         return grow(
             density,
             soil.white,
@@ -148,26 +147,6 @@ class _Making:
             today = begin + days
         return density, today
 
-    def pushed(self, largest_mm: float) -> Field:
-        """Return the displacement d of x + d(x), where tissue at x came from [mm]: towards the core's centre."""
-        core = np.argwhere(self.density > self.draw.thresholds.core)
-        centre = core.mean(axis=0)
-        radius = (3 * len(core) * np.prod(self.spacing) / (4 * np.pi)) ** (1 / 3)
-        away = np.stack(
-            np.meshgrid(
-                *(
-                    (np.arange(n, dtype=np.float32) - np.float32(c)) * np.float32(h)
-                    for n, c, h in zip(self.brain.shape, centre, self.spacing, strict=True)
-                ),
-                indexing="ij",
-            )
-        )
-        distance = np.maximum(np.sqrt((away**2).sum(axis=0)), 1e-3)
-        depth = ndimage.distance_transform_edt(self.brain, sampling=self.spacing)
-        pull = largest_mm * np.exp(-0.5 * (np.maximum(distance - radius, 0) / radius) ** 2)
-        pull = np.minimum(pull, 0.6 * distance) * np.minimum(depth / CLEAR_MM, 1)
-        return np.asarray(-away * (pull / distance), np.float32)
-
     def tissue(self, displacement: Field) -> tuple[Field, Field, Field]:
         """Return white, grey matter and CSF of the template carried by a displacement, in this brain."""
         white, grey = (
@@ -182,7 +161,7 @@ class _Making:
         mass_mm, oedema_mm, rim_mm, share = (
             float(rng.uniform(*span)) for span in (r.mass_effect_mm, r.oedema_mm, r.rim_mm, r.later_share)
         )
-        push = self.pushed(mass_mm)
+        push = mass_effect(self.density > self.draw.thresholds.core, self.brain, mass_mm, self.spacing)
         error = r.registration_mm * np.stack([self.field(r.registration_fwhm_mm) for _ in range(3)])
         white, grey, csf = self.tissue(push)
         truth = np.where(self.brain & (white + grey + csf > 0), carried(self.density, push, self.spacing), 0)
@@ -268,9 +247,7 @@ class _Making:
             if len(places):
                 satellite = [float(x) for x in self.anatomy.wm.to_world(places[rng.integers(len(places))])]
                 density = np.maximum(density, self.seeds(soil, [satellite]))
-        core_ml = (
-            float(np.count_nonzero(truth > self.draw.thresholds.core)) * self.anatomy.wm.voxel_volume_ml
-        )
+        core_ml = float(np.count_nonzero(truth > self.draw.thresholds.core)) * self.anatomy.wm.voxel_volume_ml
         density, days = self.grow(density, soil, LONGEST_DAYS, share * core_ml, "recurrence")
         noise: NDArray[Any] = r.boundary_mm * self.field(r.boundary_fwhm_mm)
         found = shifted(density > self.draw.thresholds.core, np.asarray(noise, np.float32), self.spacing)
