@@ -68,9 +68,9 @@ class Realism:
     survival_log_mean: float = -1.5
     survival_log_sd: float = 2.0
     survival_fwhm_mm: float = 15.0
-    later_share: Span = (0.8, 2.4)
-    satellite_chance: float = 0.25
-    satellite_mm: Span = (8.0, 25.0)
+    later_share: Span = (1.0, 2.6)
+    satellite_chance: float = 0.5
+    satellite_mm: Span = (10.0, 30.0)
 
 
 REALISM = Realism()
