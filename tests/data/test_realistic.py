@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from gliodil.data import load_patient
 from gliodil.data.distort import carried, mass_effect, shifted, signed_distance, smooth_field
+from gliodil.data.growth import Rates, grow
 from gliodil.data.imperfect import Compartments, compartments, front_coordinate, labelled
 from gliodil.data.realism import LABEL_SETS, REALISM, Realism
 from gliodil.data.realistic import simulate_realistic
@@ -147,7 +148,7 @@ def test_maps_are_off_and_the_density_is_one(made: SyntheticPatient, anatomy: An
     assert off > 0.03
     u = made.truth.data
     assert u.dtype == np.float32
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert 0.9 < u.max() <= 1
     assert not u[~brain].any()
     # CSF is slow, not closed.
@@ -189,6 +190,27 @@ def test_equal_seeds_give_equal_files(made: SyntheticPatient, tmp_path: Path) ->
     assert record["units"].keys() == record["parameters"].keys()
     patient = load_patient(first, labels="brats-2023")
     np.testing.assert_array_equal(patient.core, made.patient.core)
+
+
+def test_a_factor_on_proliferation_is_that_proliferation() -> None:
+    tissue, start = np.ones((24, 24, 24), np.float32), np.zeros((24, 24, 24), np.float32)
+    start[10:14, 10:14, 10:14] = 0.5
+
+    def grown(rho: float, factor: float) -> np.ndarray:
+        return grow(
+            start,
+            tissue,
+            0 * tissue,
+            spacing=ONE,
+            rates=Rates(0.1, rho, 3.0),
+            days=8,
+            level=0.3,
+            limit_ml=100,
+            proliferation=np.full(tissue.shape, factor, np.float32),
+        )[0]
+
+    np.testing.assert_allclose(grown(0.05, 2.0), grown(0.1, 1.0), atol=1e-6)
+    assert np.abs(grown(0.05, 2.0) - grown(0.05, 1.0)).max() > 0.05
 
 
 def test_foci_can_be_asked_for(anatomy: Anatomy) -> None:
