@@ -1,7 +1,6 @@
 """How wrong a realistic synthetic patient is: every number, and where it comes from.
 
-What the whole was matched to, on seeds 100 to 107, with the default fit of gliodil 0.1 and before any other method was
-run on such patients: see `realistic`.
+What has no source below is assumed. What the whole was matched to, on which seeds, stands in `realistic`.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ class Realism:
     ----------
     registration_mm, registration_fwhm_mm
         Error of the registration that carried the tissue maps: standard deviation along each axis, width of its blur
-        [mm]. Template to patient: a few mm, more at sulci.
+        [mm]. From a template to a patient it is several mm at sulci.
     diffusion_log_sd, proliferation_log_sd, heterogeneity_fwhm_mm
-        Factors on D and ρ are e^{sd q}; a few-fold differences within a tumour are seen by cell counts and PET.
+        Factors on D and ρ are e^{sd q}, q of this width [mm].
     wm_gm_ratio, csf_speed
-        D_white/D_grey, where fits to real patients go; front speed in what the template calls CSF, relative to white.
+        D_white/D_grey, where fits to real patients go when it is free; front speed in what the template calls CSF,
+        relative to white: there, too, tumour is found.
     origin_weights, origin_delay_days
         Chance of 1, 2, 3 origins; those after the first start later by this [day].
     core_ml
@@ -32,9 +32,9 @@ class Realism:
         Largest push of the tissue around the core; the maps do not know of it [mm].
     oedema_mm, oedema_log_sd, oedema_fwhm_mm, oedema_in_grey
         How far oedema reaches beyond the core in white matter, in front coordinates [mm], times e^{sd q}; the part of
-        that in grey matter (none in CSF). Oedema spreads along white matter.
+        that in grey matter (none in CSF): oedema spreads along white matter. Real ones reach about 10 mm.
     boundary_mm, boundary_fwhm_mm
-        Segmentation noise: shift of each boundary, standard deviation and blur [mm]. Raters differ by about 1 mm.
+        Segmentation noise: shift of each boundary, standard deviation and blur [mm].
     rim_mm, rim_log_sd
         Width of the enhancing rim, times e^{sd q} [mm].
     survival_log_mean, survival_log_sd, survival_fwhm_mm
@@ -43,7 +43,8 @@ class Realism:
     later_share
         Later tumour is seen when it has this volume, relative to the core at imaging.
     satellite_chance, satellite_mm
-        Chance that a new focus starts after imaging, and how far from the core [mm].
+        Chance that a new focus starts after imaging, and how far from the core [mm]. Of real later tumour outside the
+        core about a fourteenth lies beyond 15 mm.
     """
 
     registration_mm: float = 3.0

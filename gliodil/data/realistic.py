@@ -8,15 +8,13 @@
     later       treatment leaves a patchy part of the cells; they grow on by the true equation, a new focus may join; the
                 later tumour is u > θ_core again, drawn with noise
 
-Every number is in `realism`. They were matched to real patients on seeds 100 to 107, by the first version's default fit at
-32³ cells, and not changed when methods were compared (on seeds from 0). Of real patients / of these eight:
+Every number is in `realism`. They were matched to real patients on seeds 100 to 107, by the first version's default fit
+at 32³ cells, and not changed when methods were compared (on seeds from 0). Of real patients / of these eight:
 
     label misfit of that fit                       1.0 to 4.2 mm / .9 to 3.0, median 1.5 (plain synthetic ones: .2 to .6)
     its coverage of all later tumour, minus that   −.07 −.09 −.08 −.07 −.04 (four pairs of visits) /
     of a margin of equal volume (3 5 8 10 15 mm)   −.05 −.05 −.04 −.03 −.02
-    coverage by that margin                        .74 .82 .89 .92 .96 (14 pairs) / .77 .88 .97 .98 .99
-
-and after the last two, the later tumour was made larger and new foci likelier, which brings coverage by the margin nearer.
+    coverage by that margin                        .74 .82 .89 .92 .96 (14 pairs) / .76 .88 .96 .98 .99
 """
 
 from __future__ import annotations
