@@ -4,7 +4,7 @@
               three    three foci
               wrong    one focus, grown by another equation, tissue maps off (see wrong_models.py), half of each kind
               realistic  as wrong as people are: growth, maps, labels, later tumour (see gliodil/data/realistic.py)
-    method    default  what `gliodil plan` runs: exact physics, bent by a mobility field where the labels ask for it
+    method    default  what `gliodil plan` runs: exact physics, from a free start where the labels ask for it
               exact    the equation holds, its parameters are fitted; misfits, priors and grid rates as in default
               hard     the equation holds, its parameters are fitted to the published misfits, each between bounds
               hard-priors  exact without any other of the default's terms than its priors (and its box and crop)

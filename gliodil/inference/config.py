@@ -47,7 +47,7 @@ class FitConfig:
     physics
         ``"exact"``: the equation holds exactly, only its parameters are fitted; ``"soft"``: it may be violated at a
         price; ``"auto"``: exact, and where that does not explain the labels as well as their resolution lets one see
-        (``label_misfit``), with a smooth field of mobility (``mobility``). The reference loss is soft unless
+        (``label_misfit``), from a start of any shape (``free_start``). The reference loss is soft unless
         ``"exact"`` is asked for.
     pde_weight
         λ, the factor on the physics residual's weight.
@@ -57,7 +57,7 @@ class FitConfig:
     left_out
         Terms of the informed loss to do without, to see what each is worth: ``"rim"`` (necrosis as a third level),
         ``"distances"`` (label misfits in millimetres), ``"priors"`` (their wide box stays), ``"fronts"`` (rates
-        corrected for the grid), ``"foci"`` (more than one), ``"pet"`` (its own units and blur). The field of mobility
+        corrected for the grid), ``"foci"`` (more than one), ``"pet"`` (its own units and blur). The free start
         is switched by ``physics``.
     optimizer
         ``"lbfgs"``: parameters first, then, with soft physics, everything, in the variables of
@@ -66,9 +66,9 @@ class FitConfig:
         ``"adam-multigrid"``: the public GliODIL path, Adam on a multigrid decomposition of u, float64.
     max_evaluations
         Budget of gradients of the soft stage on each grid (Gauss-Newton: of pairs of a forward and an adjoint sweep) and
-        of the mobility stage at each stiffness, or of epochs (Adam, public value 9000).
+        of the free start, or of epochs (Adam, public value 9000).
     tolerance
-        Relative decrease of the loss below which the soft and mobility stages have converged.
+        Relative decrease of the loss below which the soft stage and the free start have converged.
     method
         ``"odil"``: the discrete loss (default); ``"pinn"``: a physics-informed network (``network_fit``), which heeds
         cells, duration, crop, device and the settings below, and does not use PET.

@@ -36,7 +36,10 @@ TERM_NAMES = {
     "bounds": "Density within [0, 1]",
     "csf": "No cells in CSF",
     "pet": "PET",
-    "mobility": "Mobility field",
+    "labels": "Label misfit",
+    "start": "Free start",
+    "width": "Width of the oedema",
+    "priors": "Priors on parameters",
 }
 _CITATIONS = (
     "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
@@ -182,18 +185,17 @@ def methods(metrics: Mapping[str, Any]) -> str:
     if fit["method"] == "given":
         return (
             f"A density made elsewhere was planned with gliodil {metrics['gliodil_version']}; nothing was estimated. "
-            + _targets_sentences(rule)
+            + _targets_sentences(metrics)
         )
-    if fit.get("physics") in ("exact", "mobility"):
-        misfit = fit["label_misfit_mm"]
-        field = (
-            ""
-            if fit["physics"] == "exact"
-            else ", and a smooth field by which the diffusivity differs from what the tissue maps say,"
-        )
+    if fit.get("physics") in ("exact", "free-start"):
+        how = {
+            "exact": f"fitting its parameters to {data}, the equation holding exactly",
+            "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly since "
+            "half a unit of time 1/ρ before the scan",
+        }[fit["physics"]]
         approach = (
-            f"by fitting its parameters{field} to {data}, the equation holding exactly: the boundaries it predicts are "
-            f"{number(misfit, 2)} mm from those of the segmentation on average"
+            f"by {how}: the boundaries it predicts are {number(fit['label_misfit_mm'], 2)} mm from those of the "
+            "segmentation on average"
         )
     if fit["method"] == "pinn":
         discretized = f"Tissue maps were read on a grid of {grid} cells of {spacing} mm; training took"
@@ -213,11 +215,12 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "The density u, a fraction of carrying capacity, follows the Fisher–Kolmogorov equation "
         "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
         f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. {discretized} {effort} "
-        + _targets_sentences(rule)
+        + _targets_sentences(metrics)
     )
 
 
-def _targets_sentences(rule: Mapping[str, Any]) -> str:
+def _targets_sentences(metrics: Mapping[str, Any]) -> str:
+    rule = metrics["rule"]
     return (
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
         f"{rule['margin_mm']:g} mm). The model target volume takes {_taken(metrics)} within the brain, as many as "
