@@ -106,7 +106,9 @@ class FreeStart:
         slopes = torch.autograd.functional.jacobian(lambda z: self.deviations(box.decode(z)), z)
         scaling = torch.linalg.pinv(slopes)
         if box.with_pet:
-            scaling = torch.cat([scaling, torch.eye(z.shape[0], dtype=z.dtype, device=z.device)[:, 5:7]], dim=1)
+            scaling = torch.cat(
+                [scaling, torch.eye(z.shape[0], dtype=z.dtype, device=z.device)[:, 5:7]], dim=1
+            )
         return Coordinates(box, z, scaling)
 
     @staticmethod
@@ -122,7 +124,9 @@ class FreeStart:
             (p.threshold_oedema - informed.THRESHOLD_OEDEMA[0]) / informed.THRESHOLD_OEDEMA[1],
         ]
         if self.loss.three_levels:
-            necrotic = (p.threshold_necrotic - informed.THRESHOLD_NECROTIC[0]) / informed.THRESHOLD_NECROTIC[1]
+            necrotic = (p.threshold_necrotic - informed.THRESHOLD_NECROTIC[0]) / informed.THRESHOLD_NECROTIC[
+                1
+            ]
             parts.append(necrotic)
         return torch.stack(parts)
 
@@ -197,4 +201,3 @@ class FreeStart:
             u0, None, coefficients, rate, 1 - self.inside, steps, count=STEPS, memory=self.loss.memory
         )
         return p, trajectory
-

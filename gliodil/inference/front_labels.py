@@ -56,9 +56,7 @@ class FrontLabels:
         Geometric mean, over the oedema, of the time from the core's surface to the oedema's [mm].
     """
 
-    def __init__(
-        self, patient: Patient, case: Case, mobility: torch.Tensor, *, with_necrosis: bool
-    ) -> None:
+    def __init__(self, patient: Patient, case: Case, mobility: torch.Tensor, *, with_necrosis: bool) -> None:
         grid = case.grid
         centres = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
         index = patient.segmentation.to_index(centres @ case.affine[:3, :3].T + case.affine[:3, 3])
@@ -70,8 +68,17 @@ class FrontLabels:
             for mask in within
         ]
         self.voxels = OwnVoxels(patient, case, within)
-        between_levels = [self.voxels.at(a - b).clamp(min=SHORTEST_MM) for a, b in zip(self.times[1:], self.times, strict=False)]
-        self._widths = torch.stack([torch.ones_like(self.voxels.volume_mm3), *between_levels, torch.ones_like(self.voxels.volume_mm3)])
+        between_levels = [
+            self.voxels.at(a - b).clamp(min=SHORTEST_MM)
+            for a, b in zip(self.times[1:], self.times, strict=False)
+        ]
+        self._widths = torch.stack(
+            [
+                torch.ones_like(self.voxels.volume_mm3),
+                *between_levels,
+                torch.ones_like(self.voxels.volume_mm3),
+            ]
+        )
         between = (self.times[0] <= 0) & (self.times[self.oedema] > 0)
         widths = (self.times[self.oedema] - self.times[0])[between].clamp(min=min(grid.spacing))
         self.width_mm = float(widths.log().mean().exp()) if self.oedema and widths.numel() else math.nan
@@ -89,8 +96,9 @@ class FrontLabels:
             psi = torch.where(outer <= 0, torch.where(inner > 0, between, deeper + inner * per_mm), psi)
         return psi
 
-
-    def misfit_mm(self, u: torch.Tensor, length: torch.Tensor, thresholds: Sequence[torch.Tensor]) -> torch.Tensor:
+    def misfit_mm(
+        self, u: torch.Tensor, length: torch.Tensor, thresholds: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """Return how far each point of ``voxels`` is from where the density has the level of its label [mm].
 
         A difference in ψ is a distance by the slope that ψ has there: 1/(√6 ℓ), or that between two boundaries.

@@ -53,11 +53,15 @@ class OwnVoxels:
             share.append(np.clip(position[voxels] - below, 0, 1))
         index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"))
         nearest = [
-            np.clip(np.rint((index[a] - to_cell[a, 3]) / to_cell[a, a]), 0, seen.shape[a] - 1).astype(np.int64)
+            np.clip(np.rint((index[a] - to_cell[a, 3]) / to_cell[a, a]), 0, seen.shape[a] - 1).astype(
+                np.int64
+            )
             for a in range(3)
         ]
         cells = seen[tuple(nearest)]
-        least, most = (f(cells, 2, origin=-1)[:-1, :-1, :-1] for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+        least, most = (
+            f(cells, 2, origin=-1)[:-1, :-1, :-1] for f in (ndimage.minimum_filter, ndimage.maximum_filter)
+        )
         box, around = seen[np.ix_(*where)], np.ix_(*low)
         points = np.argwhere((least != most)[around] | (box != least[around]))
         stride = -(-len(points) // MOST_VOXELS) or 1

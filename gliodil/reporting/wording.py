@@ -171,7 +171,7 @@ def _taken(metrics: Mapping[str, Any]) -> str:
 
 def methods(metrics: Mapping[str, Any]) -> str:
     """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
-    fit, rule = metrics["fit"], metrics["rule"]
+    fit = metrics["fit"]
     grid = " × ".join(str(n) for n in fit["grid"])
     spacing = " × ".join(f"{h:.2g}" for h in fit["spacing_mm"])
     data = "the tumour segmentation and FET-PET" if "pet" in metrics["inputs"] else "the tumour segmentation"

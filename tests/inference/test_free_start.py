@@ -64,9 +64,7 @@ def test_the_gradient_is_the_slope_of_the_objective(make_patient: PatientFactory
     generator = torch.Generator().manual_seed(3)
     x = [0.2 * torch.randn(t.shape, dtype=DOUBLE, generator=generator) for t in landscape.start()]
     gradient = landscape.at(x).gradient()
-    directions: list[Point] = [
-        [e, torch.zeros_like(x[1])] for e in torch.eye(x[0].shape[0], dtype=DOUBLE)
-    ]
+    directions: list[Point] = [[e, torch.zeros_like(x[1])] for e in torch.eye(x[0].shape[0], dtype=DOUBLE)]
     directions += [
         [torch.zeros_like(x[0]), torch.randn(x[1].shape, dtype=DOUBLE, generator=generator)] for _ in range(3)
     ]
@@ -135,7 +133,9 @@ def test_the_shift_of_the_front_has_the_stated_deviation(make_patient: PatientFa
     generator = torch.Generator().manual_seed(0)
     middle = tuple(n // 2 for n in grid.shape)
     at_middle = [
-        float(blur(torch.randn(grid.shape, generator=generator), landscape.sigmas, unit_variance=True)[middle])
+        float(
+            blur(torch.randn(grid.shape, generator=generator), landscape.sigmas, unit_variance=True)[middle]
+        )
         for _ in range(800)
     ]
     assert landscape.sigmas == tuple(CORRELATION_MM / h for h in grid.spacing)
