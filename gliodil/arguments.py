@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gliodil import __version__
-from gliodil.pipeline import DEFAULT_RULE
+from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE
 
 FILE_FLAGS = {
     "seg": "tumour segmentation (NIfTI labels, DICOM SEG or RTSTRUCT)",
@@ -207,6 +207,13 @@ def _add_densities(
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rank",
+        choices=["reach", "density"],
+        default=DEFAULT_RANK,
+        help="what the model CTV takes first: the smallest expected reach from the GTV (default; on real pairs "
+        "of visits it covers more later tumour), or the highest fitted density (the published definition)",
+    )
     parser.add_argument(
         "--rule",
         default=DEFAULT_RULE,

@@ -76,6 +76,7 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             keyholes=arguments.keyholes,
             resume=arguments.resume,
             register=arguments.register,
+            rank=arguments.rank,
             density=density,
             progress=progress,
             **asked,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_RULE = "benchmark-15mm"
+DEFAULT_RANK = "reach"
 RESULT_FILES = (
     *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
     *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
@@ -69,6 +70,7 @@ def plan_patient(
     *,
     config: FitConfig | None = None,
     rule: str | PlanRule = DEFAULT_RULE,
+    rank: str = DEFAULT_RANK,
     organs: Organs | None = None,
     exclude: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -90,6 +92,8 @@ def plan_patient(
         Folder to write; nothing is left in it if anything fails.
     config, rule
         Fit settings, and plan rule (or its name, or its file).
+    rank
+        What the model CTV takes first: `reach` or `density` (``gliodil.planning.ranking``).
     organs, exclude
         Masks of organs at risk by name, on the grid of the segmentation (``gliodil.data.organs``), and the names
         of those that no CTV may enter.
@@ -126,6 +130,7 @@ def plan_patient(
     from gliodil.planning.compare import compare
     from gliodil.planning.organs import allowed
     from gliodil.planning.plan import plan
+    from gliodil.planning.ranking import check_rank
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import write_plan_folder
@@ -138,11 +143,18 @@ def plan_patient(
             patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
         record = settings_record(
-            config, rule, exclude=exclude, keyholes=keyholes, register=register, settings=settings
+            config,
+            rule,
+            rank=rank,
+            exclude=exclude,
+            keyholes=keyholes,
+            register=register,
+            settings=settings,
         )
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
         if density is not None:
+            rank = record["rank"] = "density"
             record["density"] = hashlib.sha256(density.data.tobytes()).hexdigest()
         record["fingerprint"] = fingerprint(patient, record, organs)
         # One for each method: the report compares a network with the discrete loss.
@@ -170,7 +182,7 @@ def plan_patient(
             )
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
-        asked: dict[str, Any] = {"rule": rule, "organs": organs, "exclude": exclude}
+        asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
         brain = allowed(patient.brain, organs or {}, plans.organs_excluded, patient.segmentation)
         plans = replace(plans, brain=brain, recurrence=patient.recurrence)
@@ -293,6 +305,7 @@ def settings_record(
     config: FitConfig,
     rule: str | PlanRule,
     *,
+    rank: str = DEFAULT_RANK,
     exclude: Collection[str] = (),
     keyholes: bool = False,
     register: bool = False,
@@ -305,7 +318,13 @@ def settings_record(
     # A rule of one's own has no other record than this.
     written = name if name == found.name else asdict(found)
     fit = reaching(config, found).to_dict()
-    asked = {"rule": written, "exclude": sorted(exclude), "keyholes": keyholes, "register": register}
+    asked = {
+        "rule": written,
+        "rank": rank,
+        "exclude": sorted(exclude),
+        "keyholes": keyholes,
+        "register": register,
+    }
     return {"fit": fit, **asked, **(settings or {})}
 
 

@@ -138,12 +138,13 @@ class Terminal:
         """Show the outcome in a few lines."""
         ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
         loss = _number(metrics["loss"]["total"], ".3g")
-        done = (
-            f"Fit {metrics['status']}: loss {loss}"
-            if metrics["fit"]["method"] != "given"
-            else "Density given"
-        )
+        done = f"Optimizer {metrics['status'].replace('_', ' ')}: loss {loss}"
+        if metrics["fit"]["method"] == "given":
+            done = "Density given"
         self.note(f"{done}; {seconds:.0f} s in all")
+        acceptance = metrics["acceptance"]
+        self.note("Accepted" if acceptance["accepted"] else "NOT ACCEPTED, see the warnings")
+        self.note(metrics["summary"].partition(" Not accepted:")[0])
         gtv, model, trimmed = (ml[name] for name in ("gtv", "ctv_model", "ctv_trimmed"))
         self.note(f"CTV {model:.1f} mL (GTV {gtv:.1f} mL), trimmed {trimmed:.1f} mL")
         if "ptv_model" in ml:

@@ -48,7 +48,13 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
     if arguments.labels is not None:
         get_convention(arguments.labels)
     request = Request(
-        out, config, arguments.rule, arguments.force, arguments.retry_failed, started=time.time()
+        out,
+        config,
+        arguments.rule,
+        arguments.force,
+        arguments.retry_failed,
+        rank=arguments.rank,
+        started=time.time(),
     )
     with _workers(arguments, config, len(rows), terminal) as workers:
         if arguments.dry_run:

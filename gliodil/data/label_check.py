@@ -79,6 +79,9 @@ def detect_convention(segmentation: Volume) -> tuple[LabelConvention, tuple[str,
         If there is no tumour, or not exactly one convention is consistent.
     """
     counts = label_counts(segmentation)
+    if set(counts) == {1}:
+        note = "labels: no convention was named; a mask of one label, 1, is read as gross tumour (core)"
+        return CONVENTIONS["gtv"], (note,)
     fitting = _readings(segmentation, counts)
     if not fitting:
         raise LabelError(

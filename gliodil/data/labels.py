@@ -8,6 +8,7 @@
 | brats-2024-post  | 1        | 2      | 3         | 4      | BraTS 2024+ after treatment, PredictGBM |
 | gliodil          | 4        | 3      | 1         |        | data and code published with GliODIL |
 | decathlon        | 2        | 1      | 3         |        | Medical Segmentation Decathlon, Task01 |
+| gtv              |          |        | 1         |        | binary masks: gross tumour, or its enhancing rim |
 
 "Necrotic" stands for the necrotic and non-enhancing tumour core throughout; where it has several labels, the first is
 necrosis proper.
@@ -62,6 +63,7 @@ CONVENTIONS: Mapping[str, LabelConvention] = MappingProxyType(
             LabelConvention("brats-2024-post", necrotic=(1,), oedema=(2,), enhancing=(3,), cavity=(4,)),
             LabelConvention("gliodil", necrotic=(4,), oedema=(3,), enhancing=(1,)),
             LabelConvention("decathlon", necrotic=(2,), oedema=(1,), enhancing=(3,)),
+            LabelConvention("gtv", necrotic=(), oedema=(), enhancing=(1,)),
         )
     }
 )

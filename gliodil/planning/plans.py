@@ -23,6 +23,8 @@ OPTIONAL_FILES = (
         for name in ("standard", "trimmed", "model")
     ),
     "recurrence.nii.gz",
+    "reach.nii.gz",
+    "probability.nii.gz",
 )
 """What `Plans.save` writes under some rules, or with a follow-up, only."""
 
@@ -65,7 +67,7 @@ class Plans:
     gtv, standard, trimmed, model
         Label volumes (uint8, 0 or 1): gross tumour, and the CTVs of `ctv.py` and `geodesic.py`.
     density
-        Scalar volume (float32) in [0, 1] that ranked the voxels of the model CTV.
+        Scalar volume (float32) in [0, 1]: the fitted tumour-cell density, on the grid of the segmentation.
     margin
         Scalar volume (float32): distance from the GTV [mm] in the model CTV outside the GTV, 0 elsewhere.
     difference
@@ -99,6 +101,16 @@ class Plans:
         equal volume later; None where it was not kept.
     recurrence
         Labels of the follow-up, saved likewise; None without one.
+    rank
+        What ranked the voxels of the model CTV: `reach` or `density`, see `ranking.py`.
+    reach
+        Scalar volume (float32): expected reach from the GTV [mm], 0 in it, -1 outside the brain; None where density
+        ranks.
+    probability
+        Scalar volume (float32): probability of later tumour, see `later_tumour.py`; None where density ranks, or
+        the GTV is not one that it was calibrated for.
+    ctv_end
+        `reach_mm`, `probability` and `density` at the model CTV's last voxel; None where not known.
     """
 
     rule: PlanRule
@@ -122,6 +134,10 @@ class Plans:
     crossings: Crossings | None = None
     brain: Volume | None = None
     recurrence: Volume | None = None
+    rank: str = "density"
+    reach: Volume | None = None
+    probability: Volume | None = None
+    ctv_end: Mapping[str, float | None] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
@@ -147,6 +163,11 @@ class Plans:
         }
         if self.brain is not None:
             volumes["brain"] = (self.brain, np.uint8)
+        volumes |= {
+            name: (volume, np.float32)
+            for name, volume in (("reach", self.reach), ("probability", self.probability))
+            if volume is not None
+        }
         more = {f"ptv_{name}": volume for name, volume in self.ptv.items()}
         if self.initial is not None:
             more |= self.initial.named("initial")

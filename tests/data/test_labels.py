@@ -141,7 +141,16 @@ def test_specks_settle_between_conventions_of_equal_meaning() -> None:
     assert detect_convention(volume)[0].name == "brats-2023"
 
 
-@pytest.mark.parametrize("label", [1, 2, 3, 4])
+def test_a_mask_of_ones_is_read_as_gross_tumour_and_said_so() -> None:
+    data = np.zeros((9, 9, 9), np.uint8)
+    data[3:6, 3:6, 3:6] = 1
+    convention, notes = detect_convention(Volume(data, np.eye(4), kind="label"))
+    assert convention.name == "gtv"
+    assert convention.enhancing == (1,)
+    assert any("gross tumour" in note for note in notes)
+
+
+@pytest.mark.parametrize("label", [2, 3, 4])
 def test_one_label_alone_has_no_known_meaning(label: int) -> None:
     data = np.zeros((9, 9, 9), np.uint8)
     data[3:6, 3:6, 3:6] = label

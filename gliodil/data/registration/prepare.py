@@ -243,6 +243,7 @@ def _with_tissue(
         "template": "MNI152 (ICBM 2009a, symmetric)",
         "lesion_handling": config.lesion,
         "correlation": found.correlation,
+        "correlation_expected": POOR_CORRELATION,
     }
     return Prepared(
         complete,
