@@ -48,7 +48,13 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
     if arguments.labels is not None:
         get_convention(arguments.labels)
     request = Request(
-        out, config, arguments.rule, arguments.force, arguments.retry_failed, started=time.time()
+        out,
+        config,
+        arguments.rule,
+        arguments.force,
+        arguments.retry_failed,
+        rank=arguments.rank,
+        started=time.time(),
     )
     with _workers(arguments, config, len(rows), terminal) as workers:
         if arguments.dry_run:
@@ -76,6 +82,8 @@ def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
         members, analyses, margins = summarize(rows, out)
         states = Counter(member.state for member in members)
         terminal.note(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+        if doubtful := [member.identity for member in members if member.metrics and not member.accepted]:
+            terminal.note(f"NOT ACCEPTED: {', '.join(doubtful)}")
         for analysis in analyses:
             _tell_analysis(analysis, terminal)
         _tell_margins(margins, terminal)

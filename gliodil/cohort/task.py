@@ -112,6 +112,7 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
                 out,
                 config=request.config,
                 rule=request.rule,
+                rank=request.rank,
                 resume=not request.force,
                 progress=progress,
             )

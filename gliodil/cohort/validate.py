@@ -17,7 +17,7 @@ from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError
 from gliodil.inference.config import FitConfig
-from gliodil.pipeline import DEFAULT_RULE, fingerprint, finished, settings_record
+from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.preflight import check
 
 CHECK_FILE = "cohort_check.tsv"
@@ -34,13 +34,14 @@ class Request:
     rule: str = DEFAULT_RULE
     force: bool = False
     retry_failed: bool = False
+    rank: str = DEFAULT_RANK
     started: float = 0.0
     """When this run began [s since the epoch]; what another runner finished later is not done again."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that enter the fingerprint of a result."""
-        return settings_record(self.config, self.rule)
+        return settings_record(self.config, self.rule, rank=self.rank)
 
 
 @dataclass(frozen=True)

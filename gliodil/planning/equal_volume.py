@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from gliodil.data.rim_filling import enclosed
 from gliodil.errors import GeometryError
 from gliodil.planning.bootstrap import RESAMPLES, bootstrap_interval
 from gliodil.planning.ctv import model_ctv, standard_ctv
-from gliodil.planning.distance import Mask, bounding_box, distance_from
+from gliodil.planning.distance import Mask, distance_from
 
 MARGINS_MM = (3.0, 5.0, 8.0, 10.0, 15.0)
 """Isotropic margins whose volumes rankings are compared at [mm]."""
@@ -32,11 +32,8 @@ Curve = dict[float, float | None]
 
 
 def filled(gtv: Mask) -> Mask:
-    """Return a GTV with the spaces it encloses on all sides, so that a rim has a middle."""
-    box = bounding_box(gtv)
-    whole = gtv.copy()
-    whole[box] = ndimage.binary_fill_holes(gtv[box])
-    return whole
+    """Return a GTV with the spaces it encloses (`gliodil.data.rim_filling`), so that a rim has a middle."""
+    return np.asarray(gtv | enclosed(gtv))
 
 
 def coverages(

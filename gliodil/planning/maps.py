@@ -71,8 +71,12 @@ def read_map(path: Path, grid: Volume, brain: Mask) -> Volume:
 
 
 def model_ranking(out: Path) -> NDArray[np.floating]:
-    """Return what the model CTV of a plan folder ranks the voxels of the brain by."""
-    return read_nifti(out / "density.nii.gz", kind="scalar").data
+    """Return what the model CTV of a plan folder ranks the voxels of the brain by: expected reach, or density."""
+    reach = out / "reach.nii.gz"
+    if not reach.is_file():
+        return read_nifti(out / "density.nii.gz", kind="scalar").data
+    mm = read_nifti(reach, kind="scalar").data
+    return -np.where(mm < 0, mm.max() + 1, mm)  # negative outside the brain
 
 
 def put_first(where: Mask, ranking: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -13,12 +13,14 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_compare_adds_one_file_and_shows_a_table(cli, planned, original, contents):
+def test_compare_adds_one_file_and_shows_a_table(cli, planned, original, contents, tmp_path):
     before = contents(planned)
+    # The higher, the earlier: the reach with its sign turned is what the model CTV ranks by.
+    reach = nib.load(planned / "reach.nii.gz")
+    nib.save(nib.Nifti1Image(-np.asarray(reach.dataobj), reach.affine), tmp_path / "same.nii.gz")
     truth = original / "truth_density.nii.gz"
-    run = cli(
-        "compare", planned, "--density", f"same={planned / 'density.nii.gz'}", "--density", f"truth={truth}"
-    )
+    maps = ("--density", f"same={tmp_path / 'same.nii.gz'}", "--density", f"truth={truth}")
+    run = cli("compare", planned, *maps)
     assert (run.code, run.out) == (0, f"{planned / 'compare.json'}\n")
     after = dict(contents(planned))
     assert after.pop("compare.json")

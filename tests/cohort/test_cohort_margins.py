@@ -49,7 +49,8 @@ def scored(original, cohort, tmp_path_factory):
     nib.save(nib.Nifti1Image(both.astype(np.uint8), seg.affine), later_file)
     first = cohort(root / "in", root / "out", "participant", *QUICK)
     (root / "maps").mkdir()
-    shutil.copy(root / "out/a/density.nii.gz", root / "maps/a_same.nii.gz")
+    reach = nib.load(root / "out/a/reach.nii.gz")
+    nib.save(nib.Nifti1Image(-np.asarray(reach.dataobj), reach.affine), root / "maps/a_same.nii.gz")
     shutil.copy(later_file, root / "maps/a_oracle.nii.gz")
     before = (root / "out/a/density.nii.gz").stat().st_mtime_ns
     density = [
