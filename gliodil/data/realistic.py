@@ -112,7 +112,7 @@ class _Making:
         return smooth_field(self.rng, self.brain.shape, self.spacing, fwhm_mm)
 
     def soil(self, white: Field, grey: Field, csf: Field) -> Soil:
-        """Slow CSF moves cells like a part R s² of grey matter."""
+        """Slow CSF moves cells like a part R s² of grey matter; where f R s² is below 0.1, it is closed."""
         mobile, fertile = self.factors
         slow = np.float32(self.draw.rates.wm_gm_ratio * self.csf_speed**2)
         return Soil(mobile * white, mobile * (grey + slow * csf), fertile)
