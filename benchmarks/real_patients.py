@@ -23,8 +23,11 @@ import numpy as np
 from gliodil.data.nifti import read_nifti, write_nifti
 from gliodil.data.patient import Patient, load_patient
 from gliodil.data.registration.prepare import prepare
+from gliodil.errors import GliodilError
 
 MADE = ("wm", "gm", "csf", "brain")
+CONVENTIONS = {"tcga": "brats-2017", "brats13": "brats-2013"}
+"""Label conventions that the arrangement of the labels does not tell, by the beginning of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,13 @@ def real_patients(data: Path, cache: Path, *, quick: bool = False) -> Iterator[R
         needs_maps = "wm" not in files
         if quick and needs_maps and not (cache / name / "wm.nii.gz").exists():
             continue
-        patient = load_patient(folder, files=files, labels=labels, identity=name)
-        if "wm" not in patient.volumes:
-            patient = _with_maps(patient, cache / name)
+        try:
+            patient = load_patient(folder, files=files, labels=labels, identity=name)
+            if "wm" not in patient.volumes:
+                patient = _with_maps(patient, cache / name)
+        except GliodilError as error:
+            print(f"left out: {error}", file=sys.stderr, flush=True)
+            continue
         yield Real(name, patient, patient.recurrence is not None, bool(patient.oedema.any()))
 
 
@@ -73,8 +80,7 @@ def _folders(data: Path) -> Iterator[tuple[str, Path | None, dict[str, Path], st
         yield "gliodil_001", folder, atlas, "gliodil"
     for folder in (*sorted((data / "preop").glob("*")), data / "tcga_du_7294"):
         if folder.is_dir():
-            labels = {"tcga_du_7294": "brats-2017"}.get(folder.name)
-            yield folder.name, folder, {}, labels
+            yield folder.name, folder, {}, CONVENTIONS.get(folder.name.split("_")[0])
 
 
 def _with_maps(patient: Patient, cache: Path) -> Patient:
