@@ -104,7 +104,7 @@ class FreeStart:
         (slope,) = torch.autograd.grad(self.deviations(box.decode(at)).sum(), at)  # each sees one coordinate
         if box.with_pet:
             slope[5:7] = 1.0
-        free = slope != 0
+        free = slope.abs() > 1e-6  # ρ cancels in ℓ but for round-off
         scaling = torch.eye(z.shape[0], dtype=z.dtype, device=z.device)[:, free] / slope[free]
         return Coordinates(box, z, scaling)
 
@@ -177,7 +177,7 @@ class FreeStart:
         p = self.scalars(x[0])
         thresholds = self.thresholds(p)
         rising = all(bool(a < b) for a, b in pairwise(thresholds))
-        if not rising or not bool(torch.isfinite(x[1].detach()).all()):
+        if not rising or not all(bool(torch.isfinite(t.detach()).all()) for t in x):
             return None
         length = (p.diffusivity / p.proliferation_rate).sqrt()
         grid = self.loss.case.grid

@@ -62,7 +62,8 @@ class FrontLabels:
         centres = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
         index = patient.segmentation.to_index(centres @ case.affine[:3, :3].T + case.affine[:3, 3])
         self.oedema = bool(case.oedema.any())
-        within = [patient.tumour] * self.oedema + [patient.core] + [patient.necrotic] * with_necrosis
+        wanted = ((patient.tumour, self.oedema), (patient.core, True), (patient.necrotic, with_necrosis))
+        within = [mask for mask, is_one in wanted if is_one]
         m = grid.box(mobility).cpu().numpy()
         self.times = [
             grid.field(_signed_time(signed_distance(mask, patient.spacing, index), m, grid.spacing))
@@ -76,8 +77,8 @@ class FrontLabels:
         seen = (self.voxels.level == 1) & self.oedema
         volume = self.voxels.volume_mm3[seen].double()
         self.oedema_mm3 = float(volume.sum())
-        logs = self._widths[seen].double().log()
-        self.width_mm = math.exp(float((logs * volume).sum()) / self.oedema_mm3) if self.oedema else math.nan
+        thickness = float((self._widths[seen].double() * volume).sum())
+        self.width_mm = thickness / self.oedema_mm3 if self.oedema else math.nan
 
     def front(self, length: torch.Tensor, thresholds: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ψ per cell for ℓ [mm] and the densities at the boundaries, outwards in; differentiable."""
