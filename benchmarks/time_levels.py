@@ -69,7 +69,7 @@ def main() -> None:
 
 def grown(synthetic: SyntheticPatient, levels: int) -> Any:
     """Grow the true parameters with so many levels; the last one lies on the day of 192 levels."""
-    patient, standard = without(synthetic.patient, "pet"), FitConfig()
+    patient, standard = without(synthetic.patient, "pet"), FitConfig(steps=192)
     day = standard.dt * (standard.steps - 1)
     config = ending_on(day, FitConfig(device="cpu", steps=levels))
     case = set_up(patient, config)

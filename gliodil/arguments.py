@@ -137,8 +137,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     simulate = command("simulate", "write a synthetic patient as files, with its truth")
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    simulate.add_argument("--foci", type=int, default=1, metavar="N", help="1 or 3 foci (default: 1)")
+    simulate.add_argument(
+        "--foci", type=int, metavar="N", help="1 or 3 foci (default: 1; with --realistic: as drawn)"
+    )
     simulate.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
+    simulate.add_argument(
+        "--realistic",
+        action="store_true",
+        help="as wrong as people are: tissue maps off, uneven growth, noisy and missing labels",
+    )
 
     evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")

@@ -106,7 +106,9 @@ def _simulate(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     out = ensure_writable(arguments.out)
     with terminal.progress() as progress:
-        patient = simulate(foci=arguments.foci, seed=arguments.seed, progress=progress)
+        patient = simulate(
+            foci=arguments.foci, seed=arguments.seed, realistic=arguments.realistic, progress=progress
+        )
     patient.save(out)
     terminal.say(str(out))
 

@@ -152,7 +152,7 @@ def plan_patient(
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
         if density is not None:
-            rank = record["rank"] = "density"
+            rank = record["rank"] = "density"  # what a given map is for
             record["density"] = hashlib.sha256(density.data.tobytes()).hexdigest()
         record["fingerprint"] = fingerprint(patient, record, organs)
         # One for each method: the report compares a network with the discrete loss.

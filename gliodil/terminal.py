@@ -138,9 +138,11 @@ class Terminal:
         """Show the outcome in a few lines."""
         ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
         loss = _number(metrics["loss"]["total"], ".3g")
-        done = f"Optimizer {metrics['status'].replace('_', ' ')}: loss {loss}"
-        if metrics["fit"]["method"] == "given":
-            done = "Density given"
+        done = (
+            f"Optimizer {metrics['status'].replace('_', ' ')}: loss {loss}"
+            if metrics["fit"]["method"] != "given"
+            else "Density given"
+        )
         self.note(f"{done}; {seconds:.0f} s in all")
         acceptance = metrics["acceptance"]
         self.note("Accepted" if acceptance["accepted"] else "NOT ACCEPTED, see the warnings")

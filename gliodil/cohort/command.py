@@ -83,6 +83,8 @@ def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
         members, analyses, margins = summarize(rows, out)
         states = Counter(member.state for member in members)
         terminal.note(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+        if doubtful := [member.identity for member in members if member.metrics and not member.accepted]:
+            terminal.note(f"NOT ACCEPTED: {', '.join(doubtful)}")
         for analysis in analyses:
             _tell_analysis(analysis, terminal)
         _tell_margins(margins, terminal)

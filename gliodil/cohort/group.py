@@ -68,7 +68,17 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "area_any": {"Description": "The same for any recurrence"},
     "recurrence_enhancing_ml": {"Description": "Volume of the enhancing recurrence", "Units": "mL"},
     "recurrence_any_ml": {"Description": "Volume of any recurrence", "Units": "mL"},
-    "fit_status": {"Description": "How the fit ended: converged, iteration_limit, stalled or diverged"},
+    "accepted": {
+        "Description": "Whether the estimate passed the gate between fit and plan",
+        "Levels": {"yes": "it did", "no": "it did not; see reasons"},
+    },
+    "reasons": {"Description": "Why the estimate was not accepted"},
+    "rank": {"Description": "What the model CTV ranks by: reach or density"},
+    "label_misfit_mm": {
+        "Description": "Mean distance of the density's boundaries from the labels'",
+        "Units": "mm",
+    },
+    "fit_status": {"Description": "How the optimizer ended: converged, iteration_limit, stalled or diverged"},
     "infiltration_length_mm": {"Description": "Square root of D over rho", "Units": "mm"},
     "seconds": {"Description": "Time the patient took", "Units": "s"},
     "peak_memory_mb": {"Description": "Largest resident memory of its worker meanwhile", "Units": "MB"},
@@ -88,6 +98,11 @@ class Member:
     metrics: Mapping[str, Any] | None = None
     curves: Mapping[str, Any] | None = None
     margins: Mapping[str, Any] | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is done, and its estimate passed the gate between fit and plan."""
+        return bool(((self.metrics or {}).get("acceptance") or {"accepted": self.metrics})["accepted"])
 
     @property
     def reason(self) -> str:
@@ -156,6 +171,7 @@ def _write(
             "statement": STATEMENT,
             "gliodil_version": __version__,
             "patients": dict(Counter(member.state for member in members)),
+            "not_accepted": [member.identity for member in members if member.metrics and not member.accepted],
             "analyses": [asdict(analysis) for analysis in analyses],
             "margins": [asdict(result) for result in margins],
         },
@@ -227,6 +243,10 @@ def _table_rows(member: Member) -> list[dict[str, Any]]:
         return [{**common, "stage": member.status.get("stage"), "reason": member.reason}]
     metrics, curves = member.metrics, member.curves or {}
     common["fit_status"] = metrics["status"]
+    if (gate := metrics.get("acceptance")) is not None:  # folders of version 0.1 have none
+        common |= {"accepted": "yes" if gate["accepted"] else "no", "reasons": "; ".join(gate["reasons"])}
+    common["rank"] = metrics.get("rank", "density")
+    common["label_misfit_mm"] = metrics["fit"].get("label_misfit_mm")
     common["infiltration_length_mm"] = metrics["parameters"]["infiltration_length_mm"]["value"]
     rows = []
     for plan in PLANS:

@@ -74,6 +74,7 @@ def write_cohort_report(
         margins=by_target(margins),
         members=members,
         counts=Counter(member.state for member in members),
+        doubtful=[member for member in members if member.metrics and not member.accepted],
         unfinished=[member for member in members if member.state != "done"],
         followed=sum(m.metrics is not None and m.metrics.get("coverage") is not None for m in members),
     )

@@ -18,6 +18,18 @@ from gliodil.errors import GeometryError, InputError, LabelError
 PROBABILITY_TOLERANCE = 1e-3
 """How far a tissue probability may leave [0, 1] and be clipped silently."""
 
+FAINTEST_TISSUE = 0.1
+"""Largest value below which a map of white or grey matter is none: tumour cells could not enter a single voxel."""
+
+FAINT_TISSUE = 0.6
+"""Largest value below which a map of white or grey matter is doubted."""
+
+TISSUE_SUM = (0.75, 1.25)
+"""Plausible middle of the sum of all tissue fractions through the brain; it should be 1."""
+
+TISSUE_DICE = 0.8
+"""Dice of the maps' and the mask's brain below which they are said not to agree; the maps without CSF are not asked."""
+
 BRAIN_ML = (800.0, 2000.0)
 """Plausible volumes of an adult brain with its CSF, mL."""
 
@@ -47,11 +59,73 @@ def check_tissue(role: str, volume: Volume) -> Volume:
             found="only zeros",
             remedy=f"give the probability map of {role}",
         )
+    if high < FAINTEST_TISSUE and role != "csf":  # there may be no fluid in the image
+        raise InputError(
+            f"The {role} map holds next to nothing.",
+            file=volume.path,
+            expected="tissue probabilities from 0 to 1, near 1 deep in the tissue",
+            found=f"values up to {high:.4g}",
+            remedy="scale the map such that it is 1 where there is nothing but that tissue",
+        )
     if low >= 0 and high <= 1:
         return volume
     return Volume(
         np.clip(volume.data, 0, 1), volume.affine, kind="scalar", path=volume.path, notes=volume.notes
     )
+
+
+def check_tissue_values(role: str, volume: Volume) -> tuple[str, ...]:
+    """Warn of a tissue map, as in its file, that holds nothing but 0 and 1, or nowhere comes near 1."""
+    high = float(volume.data.max())
+    if np.isin(volume.data, (0, 1)).all():
+        text = (
+            f"the {role} map is hard (0 or 1 only); fractions of a voxel and doubtful borders are lost in it"
+        )
+    elif high < FAINT_TISSUE and role != "csf":
+        text = f"the {role} map reaches no more than {high:.2g}, near 1 is expected; it may be scaled wrongly"
+    else:
+        return ()
+    return (f"{_name(volume)}: {text}",)
+
+
+def check_tissue_sum(
+    tissue: Mapping[str, Volume], brain: Volume | None, tumour: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """Warn of maps that are scaled differently from fractions, or lie elsewhere than the brain mask.
+
+    Parameters
+    ----------
+    tissue
+        Maps by role (`wm gm csf`) on one grid, in [0, 1].
+    brain
+        Mask on that grid, if one was given.
+    tumour
+        Visible tumour: maps made from images are not to be trusted there.
+    """
+    if not {"wm", "gm"} <= tissue.keys():
+        return ()
+    roles, warnings = " + ".join(role.upper() for role in tissue), []
+    total = np.zeros(tumour.shape, dtype=np.float32)
+    for volume in tissue.values():
+        total += volume.data
+    there = total > FAINTEST_TISSUE
+    mask = there if brain is None else brain.data != 0
+    inside = mask & there & ~tumour
+    middle = float(np.median(total[inside])) if inside.any() else 1.0
+    if middle > TISSUE_SUM[1] or (middle < TISSUE_SUM[0] and "csf" in tissue):
+        warnings.append(
+            f"{roles} is {middle:.2g} in the middle of the brain's voxels, 1 is expected: the tissue maps may be "
+            "scaled wrongly, or one of them may be another image"
+        )
+    if brain is not None and "csf" in tissue:
+        size = int(np.count_nonzero(mask)) + int(np.count_nonzero(there))
+        dice = 2 * int(np.count_nonzero(mask & there)) / max(size, 1)
+        if dice < TISSUE_DICE:
+            warnings.append(
+                f"the tissue maps and the brain mask do not cover the same place (Dice {dice:.2f}); check that they "
+                "are registered to each other"
+            )
+    return tuple(warnings)
 
 
 def check_brain(volume: Volume) -> None:

@@ -169,6 +169,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         warnings += notes
     tissue = {role: volumes[role] for role in TISSUES if role in volumes}
     checks.check_tissue_at_tumour(tissue, segmentation, tumour)
+    warnings += checks.check_tissue_sum(tissue, volumes.get("brain"), tumour)
     if "brain" in volumes:
         checks.check_tissue_at_tumour({"brain": volumes["brain"]}, segmentation, tumour)
     brain = brain_mask(volumes)
@@ -208,6 +209,7 @@ def _load(
     volume = original
     if role in TISSUES:
         volume = checks.check_tissue(role, original)
+        notes += checks.check_tissue_values(role, original)
     elif role == "brain":
         checks.check_brain(original)
     elif role == "recurrence":

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, GliodilError, InputError
 
 Mask = NDArray[np.bool_]
+
+TissueSource = Literal["given", "template"]
 
 REFERENCE_ROLES = ("t1c", "t1", "flair", "t2")
 
@@ -51,6 +54,8 @@ class Patient:
     """Geometry of each file as it is on disk."""
     series: Mapping[str, Series] = field(default_factory=dict)
     """The inputs that are DICOM series."""
+    tissue_source: TissueSource = "given"
+    """Where the tissue maps come from: files of this patient, or a template registered to an image."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "volumes", dict(self.volumes))

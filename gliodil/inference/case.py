@@ -4,9 +4,10 @@ Crop: the bounding box of all tumour labels, enlarged about its centre, and so f
 the core, clipped to the image; the grid divides it into ``cells`` per axis. Tissue fractions are interpolated
 linearly, labels by nearest neighbour, all through world coordinates.
 
-Tissue under the visible tumour is a prior, not a measurement: tissue maps of an atlas or of a displaced brain may
-claim CSF there. A visible tumour voxel is passable by observation, so where the maps leave it without tissue it is
-treated as white matter, and the volume treated so is reported.
+Maps are blurred by as much as they may be off (``tissue``). Tissue under the visible tumour is a prior, not a
+measurement: tissue maps of an atlas or of a displaced brain may claim CSF there. A visible tumour voxel is passable by
+observation, so where the maps leave it without tissue it is treated as white matter, and the volume treated so is
+reported.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.inference.config import FitConfig
+from gliodil.inference.rim import SMALLEST_SHARE, enhancing_share
+from gliodil.inference.tissue import blurred, csf_is_open, error_mm
 from gliodil.pde.grid import Grid
 from gliodil.pde.models.fisher_kolmogorov import TISSUE_THRESHOLD, FisherKolmogorov
 
 BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Case:
     core, oedema, enhancing, necrotic
         Boolean fields, shape (N,); core is enhancing plus necrotic tumour.
     has_necrosis
-        Whether necrosis is a level of its own: it fills a cell of the grid that was asked for. Coarser grids, on which
-        it may come or go, follow that one.
+        Whether necrosis is a level of its own: it fills a cell of the grid that was asked for and lies inside an
+        enhancing rim (``rim``). Coarser grids, on which it may come or go, follow that one.
     pet
         FET-PET scaled to its maximum in the enhancing tumour and oedema, shape (N,), or None.
     passable_voxels
@@ -110,7 +114,7 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             found="none",
             remedy="after surgery, choose a plan rule that counts the cavity (--rule estro-eano-2023)",
         )
-    white, grey, warnings = _tissue(patient)
+    white, grey, csf, warnings = _tissue(patient, config)
     grid, affine = _crop(patient, config)
     frame = Volume(np.zeros(grid.shape, dtype=np.float32), affine, kind="scalar")
 
@@ -134,19 +138,26 @@ def set_up(patient: Patient, config: FitConfig) -> Case:
             found=f"cells of {' x '.join(f'{h:.2f}' for h in grid.spacing)} mm",
             remedy="use more cells (--cells)",
         )
+    share = enhancing_share(patient.enhancing, patient.necrotic, spacing=patient.spacing)
+    in_rim = share >= SMALLEST_SHARE
+    if patient.necrotic.any() and not in_rim and config.loss != "reference":
+        warnings.append(
+            f"Only {share:.0%} of the core's surface enhances: what is labelled as necrosis is not read as lying "
+            "inside an enhancing rim, but as core like the rest."
+        )
     if config.method == "pinn" and patient.pet is not None:
         warnings.append("The network does not use PET; its density rests on the segmentation alone.")
     return Case(
         grid=grid,
         affine=affine,
-        model=FisherKolmogorov.on(grid, scalar(white).clamp(0, 1), scalar(grey).clamp(0, 1)),
+        model=FisherKolmogorov.on(grid, *(scalar(map).clamp(0, 1) for map in (white, grey, *csf))),
         core=core,
         oedema=oedema,
         enhancing=label == 3,
         necrotic=label == 2,
-        has_necrosis=bool((label == 2).any()),
+        has_necrosis=in_rim and bool((label == 2).any()),
         pet=_pet(patient, scalar),
-        passable_voxels=white + grey >= TISSUE_THRESHOLD,
+        passable_voxels=sum(csf, white + grey) >= TISSUE_THRESHOLD,
         warnings=tuple(warnings),
     )
 
@@ -158,14 +169,17 @@ def _between_voxels(patient: Patient, frame: Volume, grid: Grid) -> torch.Tensor
     return grid.mask(np.asarray((np.abs(position % 1 - 0.5) < 1e-6).any(axis=-1)))
 
 
-def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
-    """White and grey matter inside the brain, with the visible tumour passable."""
+def _tissue(
+    patient: Patient, config: FitConfig
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, ...], list[str]]:
+    """White and grey matter and, where it is open, fluid inside the brain, with the visible tumour passable."""
     warnings = []
-    white = patient.volumes["wm"].data.astype(np.float32)
-    grey = patient.volumes["gm"].data.astype(np.float32)
-    if "brain" in patient.volumes:
-        outside = ~patient.brain
-        white[outside], grey[outside] = 0, 0
+    inside = patient.brain if "brain" in patient.volumes else np.ones(patient.shape, dtype=bool)
+    error = error_mm(patient, config)
+    roles = ("wm", "gm", "csf") if csf_is_open(patient, config) else ("wm", "gm")
+    white, grey, *csf = (
+        blurred(patient.volumes[role].data, error, spacing=patient.spacing, inside=inside) for role in roles
+    )
     bare = patient.tumour & (white + grey < TISSUE_THRESHOLD)
     if np.count_nonzero(bare) == np.count_nonzero(patient.tumour):
         raise GeometryError(
@@ -183,7 +197,7 @@ def _tissue(patient: Patient) -> tuple[NDArray[np.float32], NDArray[np.float32],
             f"The tissue maps show no tissue in {ml:.1f} mL ({fraction:.0%}) of the visible tumour; "
             "it was treated as white matter."
         )
-    return white, grey, warnings
+    return white, grey, tuple(csf), warnings
 
 
 def _crop(patient: Patient, config: FitConfig) -> tuple[Grid, NDArray[np.float64]]:

@@ -162,7 +162,10 @@ class Checkpoint:
 def fit_key(patient: Patient, config: FitConfig, device: torch.device | str) -> str:
     """Return a hash of the volumes with their geometry, the label convention, settings, device and version."""
     digest = hashlib.sha256()
-    words = [__version__, asdict(patient.convention), config.to_dict(), str(device)]
+    words = [
+        *(__version__, asdict(patient.convention), patient.tissue_source),
+        *(config.to_dict(), str(device)),
+    ]
     digest.update(json.dumps(words, sort_keys=True).encode())
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
         digest.update(f"{role} {volume.data.dtype} {volume.data.shape}".encode() + volume.affine.tobytes())

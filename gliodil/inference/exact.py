@@ -1,6 +1,6 @@
-"""The loss where the equation holds exactly: in the parameters y alone, or in y and a mobility field w.
+"""The loss where the equation holds exactly, in the parameters y alone.
 
-    u⁰ = Σ_k g(x − x_k),      (uⁿ⁺¹ − uⁿ)/Δt = ½ [A(uⁿ⁺¹) + A(uⁿ)],      D(x) = D_w (w + g/R) e^{ξ(x)}
+    u⁰ = Σ_k g(x − x_k),      (uⁿ⁺¹ − uⁿ)/Δt = ½ [A(uⁿ⁺¹) + A(uⁿ)],      D(x) = D_w (w + g/R)
 
 The seed's cutoff makes the loss jump whenever an origin carries a cell across it; a smooth ramp replaces it here.
 """
@@ -8,10 +8,10 @@ The seed's cutoff makes the loss jump whenever an origin carries a cell across i
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
-from gliodil.inference.mobility import Mobility
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import WEIGHT_BOUNDS, WEIGHT_CSF, Terms
 from gliodil.inference.variables import TransformedLoss
@@ -34,19 +34,18 @@ def seed_ramp(spacing: tuple[float, float, float]) -> float:
 
 
 class ExactPhysics:
-    """Evaluates the loss of the parameter stage at points [y] or, with a mobility field, [y, w]."""
+    """Evaluates the loss of the parameter stage at points [y]."""
 
-    def __init__(self, objective: TransformedLoss, mobility: Mobility | None = None) -> None:
-        self.objective, self.mobility = objective, mobility
+    def __init__(self, objective: TransformedLoss) -> None:
+        self.objective = objective
 
     def start(self) -> Point:
-        """Return y = 0 and, with a field, w = 0."""
-        y = self.objective.coordinates.zero()
-        return [y] if self.mobility is None else [y, self.mobility.start(self.objective.dtype)]
+        """Return y = 0."""
+        return [self.objective.coordinates.zero()]
 
-    def at(self, x: Point) -> ExactLoss:
+    def at(self, x: Point) -> LossAt:
         """Evaluate the loss at x."""
-        return ExactLoss(self, x)
+        return LossAt(self, x)
 
     def terms(self, x: Point) -> Terms:
         """Return the terms at x, differentiable; none where they cannot be evaluated."""
@@ -59,8 +58,7 @@ class ExactPhysics:
             "bounds": t.bounds * (WEIGHT_BOUNDS**2 / entries),
             "csf": t.outside * (WEIGHT_CSF**2 / entries),
         }
-        terms = reference.parameter_stage(t.last, p, admissibility)
-        return terms if self.mobility is None else {**terms, "mobility": x[1].double().square().sum()}
+        return reference.parameter_stage(t.last, p, admissibility)
 
     def run(self, x: Point) -> tuple[Scalars, Trajectory] | None:
         """Return the parameters and the density at every level, differentiable; None where x is inadmissible."""
@@ -69,11 +67,6 @@ class ExactPhysics:
         if not objective.admissible(p):
             return None
         coefficients, rate = objective.equation(p)
-        if self.mobility is not None:
-            log_factor = self.mobility.log_factor(x[1])
-            if not bool(torch.isfinite(log_factor.detach()).all()):
-                return None
-            coefficients = self.mobility.scale(coefficients, log_factor)
         x_faces, y_faces, z_faces = (c.detach() for c in coefficients.values)
         steps = objective.steps(
             Faces((x_faces, y_faces, z_faces), coefficients.strides), float(rate.detach())
@@ -88,10 +81,17 @@ class ExactPhysics:
         return p, trajectory
 
 
-class ExactLoss:
-    """The loss at one point."""
+class Differentiable(Protocol):
+    """A loss in terms that autograd can go through."""
 
-    def __init__(self, landscape: ExactPhysics, x: Point) -> None:
+    def terms(self, x: Point) -> Terms:
+        """Return the terms at x; none where they cannot be evaluated."""
+
+
+class LossAt:
+    """A loss at one point."""
+
+    def __init__(self, landscape: Differentiable, x: Point) -> None:
         self._x = [t.detach().requires_grad_() for t in x]
         self._total: torch.Tensor | None = None
         self.value, self.terms = math.inf, dict[str, float]()

@@ -3,8 +3,8 @@
 The default path runs in stages, each a start for the next:
 
 1. *parameters*  exact physics, from grid to grid, from what the segmentation suggests, with as many foci as it asks for;
-2. *mobility*    parameters and a smooth field of log-mobility, physics exact. Left out where the parameters explain the
-                 labels as well as they can be seen (``label_misfit``).
+2. *free start*  the density a short while ago, of any shape, physics exact since (``free_start``). Left out where the
+                 parameters explain the labels as well as they can be seen (``label_misfit``).
 
 Soft physics, which the reference loss has unless exact physics is asked for, replaces the second stage:
 
@@ -34,11 +34,11 @@ from gliodil.inference.checkpoint import Checkpoint, fit_key
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
 from gliodil.inference.foci import search, search_foci
+from gliodil.inference.free_start import STEPS, UNRELIABLE, FreeStart
 from gliodil.inference.informed_loss import InformedLoss, make_loss
 from gliodil.inference.label_misfit import explained, label_misfit_mm
 from gliodil.inference.landscape import LossLandscape
 from gliodil.inference.learned_result import LearnedFit
-from gliodil.inference.mobility import STIFFNESS_MM3, Mobility, softened
 from gliodil.inference.nested import nested
 from gliodil.inference.network_fit import fit_network
 from gliodil.inference.outcome import Outcome
@@ -53,8 +53,8 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
 LARGE_FIELD = 10**8
 """Entries of a space-time field of which few fit into memory: 0.4 GB."""
-MOBILITY_EVALUATIONS = 100
-"""Budget of gradients at each stiffness of the mobility field."""
+FREE_START_EVALUATIONS = 80
+"""Budget of gradients of the free start."""
 
 GROWTHS = ("fisher-kolmogorov", "learned")
 
@@ -170,14 +170,14 @@ def fit(
 
 
 def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outcome:
-    """Fit the parameters, then, unless exact physics is enough, a mobility field or everything; from grid to grid."""
+    """Fit the parameters, then, unless exact physics is enough, a free start or everything; from grid to grid."""
     losses = nested(patient, loss)
     landscape, found = fit_parameters(losses, record)
     exact = _exact(landscape, found)
     if loss.config.physics == "exact":
         return exact
-    if loss.config.physics == "auto" and loss.anchored:
-        return _with_mobility(landscape.objective, exact, record)
+    if loss.config.physics == "auto" and isinstance(loss, InformedLoss):
+        return _free_start(patient, loss, exact, record)
     return _soft(losses, landscape, found, record)
 
 
@@ -191,29 +191,31 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
     scalars, levels = run[0], run[1].levels
     found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
     misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
-    physics = "exact" if landscape.mobility is None else "mobility"
-    return Outcome(levels, scalars, found, landscape.objective.dtype, physics, misfit, "lbfgs")
+    return Outcome(levels, scalars, found, landscape.objective.dtype, "exact", misfit, "lbfgs")
 
 
-def _with_mobility(objective: TransformedLoss, exact: Outcome, record: Recorder) -> Outcome:
-    """Bend the tissue's mobility, stiffly at first, until the labels are explained or the field is at its softest."""
-    loss, outcome = objective.loss, exact
-    record.stage = f"mobility {loss.config.cells}³×{loss.config.steps}"
+def _free_start(patient: Patient, loss: InformedLoss, exact: Outcome, record: Recorder) -> Outcome:
+    """Free the start of growth where point origins do not explain the labels and that does better."""
+    if exact.misfit_mm is None or explained(loss.case, exact.misfit_mm):
+        return exact
+    record.stage = f"free start {loss.config.cells}³×{STEPS}"
+    landscape = FreeStart(patient, loss, exact.scalars)
     options = LBFGSOptions(
         tolerance=loss.config.tolerance,
-        max_evaluations=min(MOBILITY_EVALUATIONS, loss.config.max_evaluations),
+        max_evaluations=min(FREE_START_EVALUATIONS, loss.config.max_evaluations),
         memory=12,
         max_step=1.0,
     )
-    y, w, of_w = exact.minimum.x[0], None, math.nan
-    for stiffness in STIFFNESS_MM3:
-        if outcome.misfit_mm is not None and explained(loss.case, outcome.misfit_mm):
-            break
-        landscape = ExactPhysics(objective, Mobility(loss, stiffness))
-        w = landscape.start()[1] if w is None else softened(w, of_w, stiffness)
-        found = lbfgs(landscape, [y, w], options, record)
-        outcome, (y, w), of_w = _exact(landscape, found), found.x, stiffness
-    return outcome
+    found = lbfgs(landscape, landscape.start(), options, record)
+    with torch.no_grad():
+        run = landscape.run(found.x)
+    if run is None:
+        return exact
+    scalars, levels = run[0], run[1].levels
+    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(landscape.seen(scalars)))
+    if not misfit < exact.misfit_mm:
+        return exact
+    return Outcome(levels, scalars, found, landscape.dtype, "free-start", misfit, "lbfgs")
 
 
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
@@ -296,11 +298,15 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         "threshold_oedema": Parameter(float(p.threshold_oedema), "1"),
         "origin_mm": Parameter(case.world(p.origins[0]), "mm"),
     }
+    if case.model.csf is not None:
+        parameters["csf_speed"] = Parameter(float(p.csf_speed), "1")
     if case.pet is not None and config.method == "odil":
         parameters["pet_scale"] = Parameter(float(p.pet_scale), "1")
         parameters["pet_background"] = Parameter(float(p.pet_background), "1")
     terms = {"pet": 0.0, **found.terms}
     warnings = list(case.warnings)
+    if outcome.physics == "free-start":
+        warnings.append(UNRELIABLE)
     if found.status != "converged":
         warnings.append(f"The fit did not converge. {found.message}")
     density = case.volume_on(outcome.levels[-1], patient.segmentation)

@@ -4,7 +4,7 @@ The reference loss charges the squared *sum* of the parameters' distances from t
 kinks, at which a quasi-Newton method jams. The coordinates z therefore cover a box only, for the reference loss the one
 where that term is zero:
 
-    ln D (or ln ℓ), ln R, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
+    ln D (or ln ℓ), ln R, ln v, θ_nec, θ_core, θ_oed, s      low + (high − low)·sigmoid(z)
     ln ρ                                               ln(slowest) + softplus(z)
     b                                                  0.5 − softplus(z)
     origins                                            10 mm · z
@@ -34,12 +34,14 @@ LARGEST_PET_BACKGROUND = 0.5
 class Box:
     """Admissible intervals of the coordinates, and which scalars are free.
 
-    ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec. With ``length`` the first
+    ``with_pet`` frees PET scale and background, ``with_necrosis`` the third threshold θ_nec, ``with_csf`` the speed v in
+    cerebrospinal fluid. With ``length`` the first
     coordinate is ln ℓ, ℓ = √(D/ρ) [mm], in that interval, instead of ln D. The origins of all ``foci`` come last.
     """
 
     with_pet: bool
     with_necrosis: bool = False
+    with_csf: bool = False
     foci: int = 1
     diffusivity: tuple[float, float] = DIFFUSIVITY
     length: tuple[float, float] | None = None
@@ -48,6 +50,7 @@ class Box:
     threshold_core: tuple[float, float] = THRESHOLD_CORE
     threshold_oedema: tuple[float, float] = THRESHOLD_OEDEMA
     threshold_necrotic: tuple[float, float] = (0.6, 0.95)
+    csf_speed: tuple[float, float] = (0.02, 1.0)
 
     @property
     def origins(self) -> slice:
@@ -57,6 +60,7 @@ class Box:
     def decode(self, z: torch.Tensor) -> Scalars:
         """Return the scalars at z, shape (n,) or (n, N) for N points at once; differentiable."""
         pet, nec = self.with_pet, 5 + 2 * self.with_pet
+        csf = nec + self.with_necrosis
         rate = self.slowest_rate * softplus(z[1]).exp()
         first = _into(z[0], *_logs(self.length or self.diffusivity)).exp()
         return Scalars(
@@ -69,6 +73,9 @@ class Box:
             threshold_necrotic=_into(z[nec], *self.threshold_necrotic)
             if self.with_necrosis
             else torch.ones_like(rate),
+            csf_speed=_into(z[csf], *_logs(self.csf_speed)).exp()
+            if self.with_csf
+            else torch.zeros_like(rate),
             pet_scale=_into(z[5], *PET_SCALE) if pet else torch.ones_like(rate),
             pet_background=LARGEST_PET_BACKGROUND - softplus(z[6]) if pet else torch.zeros_like(rate),
         )
@@ -88,6 +95,8 @@ class Box:
             parts.append(_inverse_softplus(LARGEST_PET_BACKGROUND - p.pet_background).reshape(1))
         if self.with_necrosis:
             parts.append(_out_of(p.threshold_necrotic, *self.threshold_necrotic).reshape(1))
+        if self.with_csf:
+            parts.append(_out_of(p.csf_speed.log(), *_logs(self.csf_speed)).reshape(1))
         parts.append(p.origins.reshape(-1) / ORIGIN_SCALE_MM)
         return torch.cat(parts).detach().double()
 
@@ -108,6 +117,8 @@ class Scalars:
         Seed centres in mm from the grid's corner, shape (K, 3), the first one first found.
     threshold_core, threshold_oedema, threshold_necrotic
         Densities at the edge of the core, of the oedema and of the necrosis [-].
+    csf_speed
+        v, speed of a front in cerebrospinal fluid relative to white matter [-]; 0 where that is closed.
     pet_scale, pet_background
         s and b of u = s (PET − b) [-].
     """
@@ -119,6 +130,7 @@ class Scalars:
     threshold_core: torch.Tensor
     threshold_oedema: torch.Tensor
     threshold_necrotic: torch.Tensor
+    csf_speed: torch.Tensor
     pet_scale: torch.Tensor
     pet_background: torch.Tensor
 
@@ -133,6 +145,7 @@ class Scalars:
         threshold_core: float = 0.65,
         threshold_oedema: float = 0.30,
         threshold_necrotic: float = 0.78,
+        csf_speed: float = 0.3,
         pet_scale: float = 0.8,
         pet_background: float = 0.1,
     ) -> Scalars:
@@ -150,6 +163,7 @@ class Scalars:
             threshold_core=scalar(threshold_core),
             threshold_oedema=scalar(threshold_oedema),
             threshold_necrotic=scalar(threshold_necrotic),
+            csf_speed=scalar(csf_speed),
             pet_scale=scalar(pet_scale),
             pet_background=scalar(pet_background),
         )

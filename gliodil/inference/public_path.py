@@ -70,6 +70,7 @@ def _decode(z: torch.Tensor) -> Scalars:
         threshold_core=z[6],
         threshold_oedema=z[7],
         threshold_necrotic=z.new_tensor(1.0),
+        csf_speed=torch.zeros_like(z[0]),
         pet_scale=z[8],
         pet_background=z[9],
     )

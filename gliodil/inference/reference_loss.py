@@ -128,7 +128,15 @@ class ReferenceLoss:
 
     def rates(self, p: Scalars) -> GridRates:
         """Return the rates of the equation on the grid: the parameters as they are."""
-        return plain_rates(p.diffusivity, p.proliferation_rate, p.wm_gm_ratio)
+        return plain_rates(*self._growth(p), csf_speed=self._csf_speed(p))
+
+    @staticmethod
+    def _growth(p: Scalars) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return p.diffusivity, p.proliferation_rate, p.wm_gm_ratio
+
+    def _csf_speed(self, p: Scalars) -> torch.Tensor | None:
+        """The speed in cerebrospinal fluid, if that is open."""
+        return None if self.case.model.csf is None else p.csf_speed
 
     def level_residuals(self, first: torch.Tensor, last: torch.Tensor, p: Scalars) -> Terms:
         """Return the weighted residuals that see no more of the field than its first and last level."""

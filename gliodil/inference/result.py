@@ -45,11 +45,11 @@ class LossHistory:
     seconds
         Wall time since the fit began [s].
     total
-        Value of the stage's objective: the loss in a soft stage; in the others what the parameters, and the mobility,
-        are fitted to.
+        Value of the stage's objective: the loss in a soft stage; in the others what the parameters, or the start, are
+        fitted to.
     stage
-        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"mobility 48³×192"`` or
-        ``"full 48³×192"``.
+        Name of the stage each entry belongs to, e.g. ``"parameters 24³×96"``, ``"free start 48³×12"`` or
+        ``"full 48³×96"``.
     """
 
     evaluations: tuple[int, ...]
@@ -74,11 +74,11 @@ class Fit:
         ``"converged"``, ``"iteration_limit"``, ``"stalled"`` or ``"diverged"``;
         ``message`` says the same in words.
     loss_total, loss_terms
-        The loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet; mobility if
-        there is such a field).
+        The loss and its terms (parameters, pde, initial, seg_lower, seg_upper, bounds, csf, pet; with a free start
+        labels, start, width, priors, pet).
     physics
-        ``"exact"`` (the equation holds exactly), ``"mobility"`` (exactly, with a diffusivity that differs smoothly
-        from what the tissue maps say) or ``"soft"`` (it may be violated at a price).
+        ``"exact"`` (the equation holds exactly), ``"free-start"`` (exactly, from a start of any shape a short
+        while before the scan) or ``"soft"`` (it may be violated at a price).
     origins_mm
         Centres of all foci, world RAS+; ``origin_mm`` is the first.
     agreement

@@ -15,6 +15,7 @@ import torch
 
 from gliodil.inference.case import Case
 from gliodil.inference.config import FitConfig
+from gliodil.inference.informed_loss import RATIO
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.reference_loss import ReferenceLoss
 from gliodil.pde.integrate import integrate
@@ -30,7 +31,8 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
     cell = case.grid.cell_volume_mm3
     core, whole = int(case.core.sum()), int((case.core | case.oedema).sum())
     r_core, r_whole = (math.cbrt(3 * n * cell / (4 * math.pi)) for n in (core, whole))
-    p = Scalars.of(diffusivity=1, proliferation_rate=1, origins=centre_of_core(case))
+    ratio = 20.0 if config.loss == "reference" else RATIO[0]
+    p = Scalars.of(diffusivity=1, proliferation_rate=1, wm_gm_ratio=ratio, origins=centre_of_core(case))
     theta_core, theta_oedema = float(p.threshold_core), float(p.threshold_oedema)
     gap = math.sqrt(6) * (math.log(theta_oedema**-0.5 - 1) - math.log(theta_core**-0.5 - 1))
     length = min(max((r_whole - r_core) / gap, 0.7), 3.0)
@@ -42,6 +44,7 @@ def from_segmentation(case: Case, config: FitConfig) -> Scalars:
     return Scalars.of(
         diffusivity=min(max(speed / 2 * length / mobility, 0.02), 5.0),
         proliferation_rate=min(max(speed / 2 / length, 0.025), fastest),
+        wm_gm_ratio=ratio,
         origins=p.origins,
     )
 

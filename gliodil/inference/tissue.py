@@ -16,6 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from gliodil.data.patient import Patient, TissueSource
+from gliodil.inference.config import FitConfig
+
+ERROR_MM: dict[TissueSource, float] = {"given": 0.0, "template": 4.0}
+"""How far maps may be off, by where they come from: files of this patient, or the template registered here."""
 REACH = 3.0
 """Where the Gaussian is cut off, in standard deviations."""
 
@@ -57,3 +62,17 @@ def blurred(
     result = np.zeros_like(values)
     result[box] = np.where(mask[box], smooth(values[box]) / np.maximum(weight, np.float32(1e-12)), 0)
     return np.clip(result, values.min(), values.max())
+
+
+def error_mm(patient: Patient, config: FitConfig) -> float:
+    """Return how far the patient's maps may be off [mm]; 0 with the reference loss, which takes them as they are."""
+    if config.loss == "reference":
+        return 0.0
+    return ERROR_MM[patient.tissue_source] if config.tissue_error_mm is None else config.tissue_error_mm
+
+
+def csf_is_open(patient: Patient, config: FitConfig) -> bool:
+    """Return whether cells spread where the maps show cerebrospinal fluid; that takes a map of it."""
+    if config.loss == "reference" or config.method != "odil" or "csf" not in patient.volumes:
+        return False
+    return config.csf == "slow" or (config.csf == "auto" and patient.tissue_source == "template")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gliodil.planning.distance import Mask
 
-COEFFICIENTS = (-0.40086, -0.37646, 0.18103)
+COEFFICIENTS = (-0.42054, -0.37930, 0.20090)
 """a, b [1/mm], c."""
 PATIENTS = 5
 """Patients the coefficients come from."""

@@ -36,7 +36,10 @@ TERM_NAMES = {
     "bounds": "Density within [0, 1]",
     "csf": "No cells in CSF",
     "pet": "PET",
-    "mobility": "Mobility field",
+    "labels": "Label misfit",
+    "start": "Free start",
+    "width": "Width of the oedema",
+    "priors": "Priors on parameters",
 }
 _CITATIONS = (
     "M. Balcerak et al., Individualizing glioma radiotherapy planning by optimization of a data and "
@@ -184,16 +187,15 @@ def methods(metrics: Mapping[str, Any]) -> str:
             f"A density made elsewhere was planned with gliodil {metrics['gliodil_version']}; nothing was estimated. "
             + _targets_sentences(metrics)
         )
-    if fit.get("physics") in ("exact", "mobility"):
-        misfit = fit["label_misfit_mm"]
-        field = (
-            ""
-            if fit["physics"] == "exact"
-            else ", and a smooth field by which the diffusivity differs from what the tissue maps say,"
-        )
+    if fit.get("physics") in ("exact", "free-start"):
+        how = {
+            "exact": f"fitting its parameters to {data}, the equation holding exactly",
+            "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly since "
+            "half a unit of time 1/ρ before the scan",
+        }[fit["physics"]]
         approach = (
-            f"by fitting its parameters{field} to {data}, the equation holding exactly: the boundaries it predicts are "
-            f"{number(misfit, 2)} mm from those of the segmentation on average"
+            f"by {how}: the boundaries it predicts are {number(fit['label_misfit_mm'], 2)} mm from those of the "
+            "segmentation on average"
         )
     if fit["method"] == "pinn":
         discretized = f"Tissue maps were read on a grid of {grid} cells of {spacing} mm; training took"

@@ -28,7 +28,7 @@ Interrupted = Callable[[FitConfig, Path, int], None]
 TINY = FitConfig(cells=8, steps=16, max_evaluations=25, device="cpu")
 FITS = {
     "exact": replace(TINY, physics="exact"),
-    "mobility": TINY,
+    "free start": TINY,
     "soft": replace(TINY, physics="soft"),
     "gauss-newton": replace(TINY, physics="soft", optimizer="gauss-newton", max_evaluations=12),
     "public": replace(TINY, loss="reference", optimizer="adam-multigrid"),
@@ -42,7 +42,7 @@ class Crash(BaseException):
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_explains_the_labels() -> Iterator[None]:
-    """Then further foci are looked for, and the mobility field goes through all its stages."""
+    """Then further foci are looked for, and the start is freed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_misfit, "RESOLVED_CELLS", -1.0)
         yield

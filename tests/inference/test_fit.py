@@ -18,6 +18,7 @@ from gliodil.inference import label_misfit, nested, public_path
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.config import FitConfig, Loss, Physics
 from gliodil.inference.fit import fit
+from gliodil.inference.free_start import UNRELIABLE
 from gliodil.inference.nested import ladder
 from gliodil.inference.result import Fit
 
@@ -25,6 +26,7 @@ PatientFactory = Callable[..., Patient]
 CONFIG = FitConfig(cells=12, steps=16, max_evaluations=120, device="cpu")
 STATUSES = {"converged", "iteration_limit", "stalled", "diverged"}
 TERMS = {"parameters", "pde", "initial", "seg_lower", "seg_upper", "bounds", "csf", "pet"}
+FREE_TERMS = {"labels", "start", "width", "priors", "pet"}
 PARAMETERS = {
     "diffusivity_wm_mm2_per_day",
     "proliferation_rate_per_day",
@@ -46,7 +48,7 @@ def fitted(request: pytest.FixtureRequest, make_patient: PatientFactory) -> tupl
 
 def test_the_account_adds_up(fitted: tuple[Patient, Fit]) -> None:
     patient, result = fitted
-    assert set(result.loss_terms) - {"mobility"} == TERMS
+    assert set(result.loss_terms) == (FREE_TERMS if result.physics == "free-start" else TERMS)
     assert result.loss_total == pytest.approx(sum(result.loss_terms.values()), rel=1e-9)
     assert all(value >= 0 for value in result.loss_terms.values())
     assert (result.loss_terms["pet"] > 0) == (patient.pet is not None)
@@ -136,9 +138,10 @@ def test_physics_is_exact_where_that_explains_the_labels(
     monkeypatch.setattr(label_misfit, "RESOLVED_CELLS", resolved)
     for loss in ("informed", "reference"):
         result = fit(make_patient(), config=replace(CONFIG, loss=loss, max_evaluations=5))
-        own = "exact" if resolved > 0 else "mobility"
+        own = "exact" if resolved > 0 else "free-start"
         assert result.physics == (own if loss == "informed" else "soft")
-        assert ("mobility" in result.loss_terms) == (result.physics == "mobility")
+        assert ("start" in result.loss_terms) == (result.physics == "free-start")
+        assert (UNRELIABLE in result.warnings) == (result.physics == "free-start")
 
 
 def test_two_runs_are_identical(make_patient: PatientFactory) -> None:

@@ -13,10 +13,18 @@ from gliodil.inference.case import choose_device
 from gliodil.inference.config import FitConfig
 
 
-def test_defaults_are_the_published_setting() -> None:
-    config = FitConfig()
+def test_the_published_loss_has_the_published_setting() -> None:
+    config = FitConfig(loss="reference")
     assert (config.cells, config.steps, config.duration_days, config.crop_factor) == (48, 192, 100.0, 1.5)
     assert config.dt == pytest.approx(100 / 192)
+
+
+def test_defaults_are_on_record_as_numbers() -> None:
+    config = FitConfig()
+    assert (config.cells, config.steps) == (48, 96)
+    assert FitConfig(steps=None) == config  # type: ignore[arg-type]
+    assert FitConfig(steps=192).steps == FitConfig(steps=192, loss="reference").steps == 192
+    assert config.to_dict()["steps"] == 96
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
     assert FitConfig(**config.to_dict()) == config
 

@@ -1,9 +1,20 @@
-"""Maps blurred by the error of their registration."""
+"""Maps blurred by the error of their registration, and fluid that is open."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from gliodil.inference.tissue import blurred
+from gliodil.data.volume import Volume
+from gliodil.inference.case import set_up
+from gliodil.inference.config import FitConfig
+from gliodil.inference.exact import ExactPhysics
+from gliodil.inference.informed_loss import InformedLoss
+from gliodil.inference.parameters import Scalars
+from gliodil.inference.tissue import ERROR_MM, blurred, csf_is_open, error_mm
+from gliodil.inference.variables import Coordinates, TransformedLoss
+from gliodil.pde.operators import face_means
 
 SPACING = (1.0, 2.0, 1.5)
 
@@ -44,3 +55,88 @@ def test_the_width_is_in_millimetres_along_every_axis():
 def test_an_empty_mask_gives_an_empty_map():
     inside = np.zeros((4, 4, 4), dtype=bool)
     assert not blurred(np.ones(inside.shape), 2.0, spacing=SPACING, inside=inside).any()
+
+
+def test_maps_are_blurred_by_what_they_are(make_patient):
+    patient = make_patient(without=("csf",))
+    template = replace(patient, tissue_source="template")
+    default, published = FitConfig(device="cpu"), FitConfig(device="cpu", loss="reference")
+    assert error_mm(patient, default) == ERROR_MM["given"] < error_mm(template, default) == 4.0
+    assert error_mm(template, FitConfig(device="cpu", tissue_error_mm=1.5)) == 1.5
+    assert error_mm(template, published) == 0
+    sharp, wide = (set_up(p, FitConfig(cells=12, steps=16, device="cpu")) for p in (patient, template))
+    assert float(wide.model.white.std()) < 0.8 * float(sharp.model.white.std())
+    total = (wide.model.white + wide.model.grey)[~sharp.core & sharp.model.passable]
+    assert float(total.median()) == pytest.approx(0.95, abs=0.02)  # what a voxel holds is spread, not lost
+    for p in (patient, template):
+        case = set_up(p, replace(published, cells=12))
+        white = np.where(
+            p.tumour & (p.volumes["wm"].data + p.volumes["gm"].data < 0.1), 1, p.volumes["wm"].data
+        )
+        expected = p.segmentation.with_data(white.astype(np.float32), kind="scalar")
+        there = Volume(np.zeros(case.grid.shape, np.float32), case.affine, kind="scalar")
+        found = case.grid.box(case.model.white).numpy()
+        assert found == pytest.approx(expected.resample_to(there).data.clip(0, 1), abs=1e-6)
+
+
+def with_fluid(make_patient, **changes):
+    patient = make_patient()
+    white, grey = (patient.volumes[role].data for role in ("wm", "gm"))
+    fluid = (1 - white - grey).clip(0, 1).astype(np.float32)
+    volumes = {**patient.volumes, "csf": patient.segmentation.with_data(fluid, kind="scalar")}
+    return replace(patient, volumes=volumes, **changes)
+
+
+def test_fluid_is_open_where_the_maps_are_the_templates(make_patient):
+    given, template = with_fluid(make_patient), with_fluid(make_patient, tissue_source="template")
+    config = FitConfig(cells=12, steps=16, device="cpu")
+    assert not csf_is_open(given, config)
+    assert csf_is_open(template, config)
+    assert csf_is_open(given, replace(config, csf="slow"))
+    assert not csf_is_open(template, replace(config, csf="closed"))
+    assert not csf_is_open(template, replace(config, loss="reference", steps=16))
+    assert not csf_is_open(template, replace(config, method="pinn"))
+    assert not csf_is_open(make_patient(), replace(config, csf="slow"))  # nothing says where it is
+    shut, slow = set_up(given, config), set_up(given, replace(config, csf="slow"))
+    assert shut.model.csf is None
+    assert bool((~shut.model.passable).any())
+    assert bool(slow.model.passable.all())
+    assert np.count_nonzero(slow.passable_voxels) > np.count_nonzero(shut.passable_voxels)
+
+
+def test_the_speed_in_fluid_is_a_parameter_of_the_loss(make_patient):
+    patient = with_fluid(make_patient, tissue_source="template")
+    config = FitConfig(cells=8, steps=16, device="cpu", tissue_error_mm=0)
+    case = set_up(patient, config)
+    loss = InformedLoss(case, config)
+    box = loss.box()
+    assert box.with_csf
+    p = Scalars.of(
+        diffusivity=0.3, proliferation_rate=0.08, origins=case.grid.centres()[:, 300], csf_speed=0.2
+    )
+    z = box.encode(p)
+    again = box.decode(z)
+    for name in ("csf_speed", "threshold_necrotic", "wm_gm_ratio"):
+        assert float(getattr(again, name)) == pytest.approx(float(getattr(p, name)), rel=1e-9)
+    exact = ExactPhysics(TransformedLoss(loss, Coordinates.plain(box, z), dtype=torch.float64))
+    y = exact.start()[0]
+    e = torch.zeros_like(y)
+    e[6] = 1e-5  # after θ_nec; without PET
+    assert float(box.decode(z + e).csf_speed) > 0.2 > float(box.decode(z - e).csf_speed)
+    gradient = float(exact.at([y]).gradient()[0][6])
+    difference = (exact.at([y + e]).value - exact.at([y - e]).value) / 2e-5
+    assert gradient != 0
+    assert gradient == pytest.approx(difference, rel=1e-4)
+
+
+def test_closed_fluid_is_the_equation_without_it(make_patient):
+    patient = with_fluid(make_patient)
+    model = set_up(patient, FitConfig(cells=8, steps=16, device="cpu", csf="slow")).model
+    for v in (0.0, 0.5):
+        found = model.coefficients(0.3, 10.0, v)
+        mobility = model.white + model.grey / 10 + v**2 * model.csf
+        per_h2 = [1 / h**2 for h in model.grid.spacing]
+        expected = face_means(model.grid, 0.3 * mobility, model.passable).map(*per_h2)
+        for (a, _), (b, _) in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    assert model.to(torch.float32).csf_faces.values[0].dtype == torch.float32

@@ -236,7 +236,12 @@ def _with_tissue(
         made[role] = carry_sheets(found.transform, labels(anatomy), brain.mask)
     new = {role: volume for role, volume in made.items() if role not in patient.volumes}
     warnings = _warnings(patient, brain, driver, found.correlation)
-    complete = replace(patient, volumes={**patient.volumes, **new}, warnings=(*patient.warnings, *warnings))
+    complete = replace(
+        patient,
+        volumes={**patient.volumes, **new},
+        warnings=(*patient.warnings, *warnings),
+        tissue_source="template",
+    )
     record = {
         "brain": brain.source,
         "image": driver,
