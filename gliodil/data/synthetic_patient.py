@@ -45,9 +45,9 @@ DISTORTIONS = {
 """Further parameters of a realistic patient (`gliodil.data.realism`).
 
 The registration error is the root mean square of the maps' displacement near the visible tumour; the standard
-deviations are those of ln D and ln ρ there. A front in CSF has `csf_speed` times its speed in white matter. Origins are
-where they were planted, before the tissue was pushed away; `satellite_mm` is where a focus started after imaging, or
-null.
+deviations are those of ln D and ln ρ there. A front in CSF has `csf_speed` times its speed in white matter. Origins
+are where they were planted, before the tissue was pushed away; one whose day is after the imaging did not grow;
+`satellite_mm` is where a focus started after imaging, or null.
 """
 
 

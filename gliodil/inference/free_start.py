@@ -10,7 +10,8 @@ thresholds unknown, −2 ln(posterior) is up to a constant
 
     labels   Σ_cells r² V/V₁            r the bounded distance of ``informed_loss`` over 0.7 mm, V₁ = 300 mm³
     start    ‖q‖²
-    width    n (ln(√6 ℓ (ψ_o − ψ_c)/W)/0.7)²        n the oedema's volume over 3000 mm³, W its mean width
+    width    n r²/(1 + r²)              r = ln(√6 ℓ (ψ_o − ψ_c)/W)/0.7, W the oedema's mean width,
+                                        n its volume over 3000 mm³; oedema wider than any front is not a front's
     priors   those of ``informed_loss`` on ln ℓ and the thresholds
     pet      Σ_cells (the PET misfit of ``informed_loss``)² V/V₁
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 
@@ -41,8 +43,9 @@ from gliodil.pde.odil.trajectory import Trajectory, sweep
 from gliodil.pde.operators import Faces, face_means, spectral_bound
 
 UNRELIABLE = (
-    "Growth from point origins does not explain the labels, so it was started from a front laid along them; infiltration "
-    "length, rates and densities ahead of the visible tumour then follow the labels' spacing and are no estimates to read."
+    "Growth from point origins does not explain the labels, so it was started from a front laid along them; "
+    "infiltration length and densities ahead of the visible tumour then follow the labels' spacing and are no estimates "
+    "to read."
 )
 """What the reader of a result has to know."""
 DURATION = 0.5
@@ -88,27 +91,21 @@ class FreeStart:
         self.coordinates = self._coordinates(start)
 
     def _coordinates(self, start: Scalars) -> Coordinates:
-        """Return y about the priors' middle, where ℓ is between its own and the labels' width."""
+        """Return y about the priors' middle."""
         middle = replace(
             start,
             threshold_core=torch.full_like(start.threshold_core, informed.THRESHOLD_CORE[0]),
             threshold_oedema=torch.full_like(start.threshold_core, informed.THRESHOLD_OEDEMA[0]),
             threshold_necrotic=torch.full_like(start.threshold_core, informed.THRESHOLD_NECROTIC[0]),
         )
-        log_length, prior = math.log(informed.LENGTH_MM[0]), informed.LENGTH_MM[1] ** -2
-        if self.labels.oedema:
-            said = self.labels.between_mm3 / WIDTH_VOLUME_MM3 / WIDTH_DEVIATION**2
-            by_labels = math.log(self.labels.width_mm / float(self._gap(middle)) / math.sqrt(6))
-            log_length = (prior * log_length + said * by_labels) / (prior + said)
-        rate = start.proliferation_rate
         box = replace(self.loss.box(), foci=start.origins.shape[0])
-        z = box.encode(replace(middle, diffusivity=rate * math.exp(2 * log_length)))
-        slopes = torch.autograd.functional.jacobian(lambda z: self.deviations(box.decode(z)), z)
-        scaling = torch.linalg.pinv(slopes)
+        z = box.encode(replace(middle, diffusivity=start.proliferation_rate * informed.LENGTH_MM[0] ** 2))
+        at = z.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self.deviations(box.decode(at)).sum(), at)  # each sees one coordinate
         if box.with_pet:
-            scaling = torch.cat(
-                [scaling, torch.eye(z.shape[0], dtype=z.dtype, device=z.device)[:, 5:7]], dim=1
-            )
+            slope[5:7] = 1.0
+        free = slope != 0
+        scaling = torch.eye(z.shape[0], dtype=z.dtype, device=z.device)[:, free] / slope[free]
         return Coordinates(box, z, scaling)
 
     @staticmethod
@@ -166,7 +163,7 @@ class FreeStart:
         }
         if self.labels.oedema:
             wide = (math.sqrt(6) * length * self._gap(p) / self.labels.width_mm).log() / WIDTH_DEVIATION
-            terms["width"] = wide.square() * (self.labels.between_mm3 / WIDTH_VOLUME_MM3)
+            terms["width"] = wide.square() / (1 + wide.square()) * (self.labels.oedema_mm3 / WIDTH_VOLUME_MM3)
         if self.loss.has("priors"):
             terms["priors"] = self.deviations(p).square().sum()
         if self.loss.case.pet is not None:
@@ -179,7 +176,7 @@ class FreeStart:
         """Return the parameters and the density at every level, differentiable; None where x is inadmissible."""
         p = self.scalars(x[0])
         thresholds = self.thresholds(p)
-        rising = all(bool(a < b) for a, b in zip(thresholds, thresholds[1:], strict=False))
+        rising = all(bool(a < b) for a, b in pairwise(thresholds))
         if not rising or not bool(torch.isfinite(x[1].detach()).all()):
             return None
         length = (p.diffusivity / p.proliferation_rate).sqrt()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,8 +53,8 @@ class FrontLabels:
     ----------
     oedema
         Whether oedema is labelled. If not, the core's is the outermost boundary.
-    width_mm
-        Geometric mean, over the oedema, of the time from the core's surface to the oedema's [mm].
+    oedema_mm3, width_mm
+        Its volume, and the geometric mean over it of the time from the core's surface to its own [mm].
     """
 
     def __init__(self, patient: Patient, case: Case, mobility: torch.Tensor, *, with_necrosis: bool) -> None:
@@ -68,29 +69,22 @@ class FrontLabels:
             for mask in within
         ]
         self.voxels = OwnVoxels(patient, case, within)
-        between_levels = [
-            self.voxels.at(a - b).clamp(min=SHORTEST_MM)
-            for a, b in zip(self.times[1:], self.times, strict=False)
-        ]
-        self._widths = torch.stack(
-            [
-                torch.ones_like(self.voxels.volume_mm3),
-                *between_levels,
-                torch.ones_like(self.voxels.volume_mm3),
-            ]
-        )
-        between = (self.times[0] <= 0) & (self.times[self.oedema] > 0)
-        widths = (self.times[self.oedema] - self.times[0])[between].clamp(min=min(grid.spacing))
-        self.width_mm = float(widths.log().mean().exp()) if self.oedema and widths.numel() else math.nan
-        self.between_mm3 = float(between.sum()) * grid.cell_volume_mm3
+        pairs = pairwise(self.times)
+        ones = torch.ones_like(self.voxels.volume_mm3)
+        between = [self.voxels.at(b - a).clamp(min=SHORTEST_MM).to(ones.dtype) for a, b in pairs]
+        self._widths = torch.stack([ones, *between, ones]).gather(0, self.voxels.level[None])[0]
+        seen = (self.voxels.level == 1) & self.oedema
+        volume = self.voxels.volume_mm3[seen].double()
+        self.oedema_mm3 = float(volume.sum())
+        logs = self._widths[seen].double().log()
+        self.width_mm = math.exp(float((logs * volume).sum()) / self.oedema_mm3) if self.oedema else math.nan
 
     def front(self, length: torch.Tensor, thresholds: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return ψ per cell for ℓ [mm] and the densities at the boundaries, outwards in; differentiable."""
         levels = [front_coordinate(t) for t in thresholds]
         per_mm = 1 / (math.sqrt(6) * length)
         psi = levels[0] + self.times[0] * per_mm
-        pairs = zip(self.times, self.times[1:], levels, levels[1:], strict=False)
-        for outer, inner, level, deeper in pairs:
+        for (outer, inner), (level, deeper) in zip(pairwise(self.times), pairwise(levels), strict=True):
             share = (outer / (outer - inner).clamp(max=-1e-6)).clamp(0, 1)
             between = level + (deeper - level) * share
             psi = torch.where(outer <= 0, torch.where(inner > 0, between, deeper + inner * per_mm), psi)
@@ -101,15 +95,16 @@ class FrontLabels:
     ) -> torch.Tensor:
         """Return how far each point of ``voxels`` is from where the density has the level of its label [mm].
 
-        A difference in ψ is a distance by the slope that ψ has there: 1/(√6 ℓ), or that between two boundaries.
+        A difference in ψ is a distance by the slope that ψ has there: 1/(√6 ℓ), or that between two boundaries
+        as far apart as labelled.
         """
         nothing = torch.full_like(length, math.inf)
         levels = [front_coordinate(t) for t in thresholds]
         per_psi = [math.sqrt(6) * length] * (len(levels) + 1)
-        for k, (a, b) in enumerate(zip(levels, levels[1:], strict=False), start=1):
+        for k, (a, b) in enumerate(pairwise(levels), start=1):
             per_psi[k] = 1 / (a - b)
         here, at = front_coordinate(self.voxels.at(u)), self.voxels.level
-        scale = torch.stack(per_psi).to(u.dtype)[at] * self._widths.gather(0, at[None])[0].to(u.dtype)
+        scale = torch.stack(per_psi).to(u.dtype)[at] * self._widths.to(u.dtype)
         above = torch.stack([nothing, *levels]).to(u.dtype)[at]
         below = torch.stack([*levels, -nothing]).to(u.dtype)[at]
         return scale * ((here - above).clamp(min=0) + (below - here).clamp(min=0))

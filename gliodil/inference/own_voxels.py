@@ -1,8 +1,8 @@
 """Labels read where they were drawn: on the patient's voxels along boundaries, at cell centres elsewhere.
 
-Cells of 2 to 3 mm hold several voxels. Where the cells around a voxel x_j carry different labels, the density is compared
-with the label of the voxel, interpolated linearly as everywhere on the patient's grid, and stands for the voxel's volume;
-elsewhere cells are compared, standing for what is left of their volume.
+Cells of 2 to 3 mm hold several voxels. Where the cells around a voxel carry different labels, the density is
+interpolated linearly, as everywhere on the patient's grid, and compared with the label of the voxel, which stands for
+its volume; elsewhere cells are compared, standing for what is left of theirs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OwnVoxels:
 
     def __init__(self, patient: Patient, case: Case, within: Sequence[NDArray[np.bool_]]) -> None:
         grid, device = case.grid, case.grid.device
-        seen = np.sum([np.asarray(mask, np.int8) for mask in within], axis=0, dtype=np.int8)
+        seen = np.stack(within).sum(axis=0, dtype=np.int8)
         to_cell = np.linalg.inv(case.affine) @ patient.affine
         where, low, share = [], [], []
         for axis, n in enumerate(grid.shape):

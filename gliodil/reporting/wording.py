@@ -190,8 +190,8 @@ def methods(metrics: Mapping[str, Any]) -> str:
     if fit.get("physics") in ("exact", "free-start"):
         how = {
             "exact": f"fitting its parameters to {data}, the equation holding exactly",
-            "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly since "
-            "half a unit of time 1/ρ before the scan",
+            "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly "
+            "in the last half of a unit of time 1/ρ before the scan",
         }[fit["physics"]]
         approach = (
             f"by {how}: the boundaries it predicts are {number(fit['label_misfit_mm'], 2)} mm from those of the "
