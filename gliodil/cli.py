@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gliodil import __version__
 from gliodil.arguments import FILE_FLAGS, build_parser
 from gliodil.errors import GliodilError, InputError, OutputError
-from gliodil.pipeline import COMPARISON_FILE, Planned, compare_densities, evaluate, plan_patient
+from gliodil.pipeline import Planned, evaluate, plan_patient
 from gliodil.preflight import check
 from gliodil.terminal import Terminal
 
@@ -121,6 +121,8 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 
 def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.reporting.compared import COMPARISON_FILE, compare_densities
+
     compared = compare_densities(arguments.folder, dict(arguments.density), recurrence=arguments.recurrence)
     terminal.comparison(compared)
     terminal.say(str(arguments.folder / COMPARISON_FILE))

@@ -38,8 +38,6 @@ RESULT_FILES = (
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
 """What a finished plan folder holds, next to its figures."""
-COMPARISON_FILE = "compare.json"
-"""What `compare_densities` adds to a plan folder."""
 BEYOND_CTV_MM = 7.0
 """How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 Progress = Callable[[str, int, float], None]
@@ -255,45 +253,6 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
         error.for_patient(str(metrics.get("patient")))
         raise
     return Evaluated(report, dict(coverage), tuple(warnings))
-
-
-def compare_densities(
-    out: Path | str, densities: Mapping[str, Path | str], *, recurrence: Path | str | None = None
-) -> dict[str, Any]:
-    """Compare maps made elsewhere with a plan at equal volume; write `compare.json` and return its content.
-
-    Nothing else in the folder is touched.
-
-    Parameters
-    ----------
-    out
-        Finished plan folder.
-    densities
-        NIfTI files by name.
-    recurrence
-        Labels of the follow-up, in the convention of the plan; by default those the plan was made with, if any.
-
-    Raises
-    ------
-    InputError, GeometryError, LabelError
-        If `out` is not a finished plan folder, or a map or the recurrence cannot be read or does not belong to it.
-    OutputError
-        If the folder cannot be written.
-    """
-    from gliodil.planning.compare_maps import compare_maps
-    from gliodil.reporting.folder import ensure_writable
-    from gliodil.reporting.jsonable import read_json, write_json
-
-    out = ensure_writable(Path(out)) if Path(out).is_dir() else Path(out)
-    metrics = read_json(out / "metrics.json")
-    files = {name: Path(path) for name, path in densities.items()}
-    try:
-        found = compare_maps(out, files, metrics, recurrence=None if recurrence is None else Path(recurrence))
-    except GliodilError as error:
-        error.for_patient(str(metrics.get("patient")))
-        raise
-    write_json(found, out / COMPARISON_FILE)
-    return read_json(out / COMPARISON_FILE)
 
 
 def reaching(config: FitConfig, rule: PlanRule) -> FitConfig:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from gliodil.cohort.coverages import Analysis, is_coverage_table
 from gliodil.cohort.group import summarize, summarize_table
-from gliodil.cohort.inputs import Row, find_rows
+from gliodil.cohort.inputs import find_rows
 from gliodil.cohort.margin_table import REFERENCE, MarginResult, by_target
 from gliodil.cohort.margins import MARGIN_FILE, are_scored
 from gliodil.cohort.report import REPORT_FILE, points
+from gliodil.cohort.rows import Row
 from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
 from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request

@@ -16,11 +16,11 @@ from typing import Any
 from gliodil import __version__
 from gliodil.cohort.coverages import Analysis, Coverages, analyse, read_coverage_table
 from gliodil.cohort.curves import CURVE_FILE
-from gliodil.cohort.inputs import Row
 from gliodil.cohort.margin_table import COLUMNS as MARGIN_COLUMNS
 from gliodil.cohort.margin_table import MarginResult, margin_results, margin_table
 from gliodil.cohort.margins import MARGIN_FILE
 from gliodil.cohort.report import write_cohort_report
+from gliodil.cohort.rows import Row
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
 from gliodil.data.atomic import atomic_path

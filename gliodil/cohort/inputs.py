@@ -7,66 +7,27 @@ Nothing is read here but names and the table itself; whether a patient can be pl
 
 from __future__ import annotations
 
-import csv
 import glob
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
 from gliodil.cohort.dataset_json import read_dataset
 from gliodil.cohort.layouts import find_entries, recognise
+from gliodil.cohort.patient_table import read_table
 from gliodil.cohort.recipes import Recipe, get_recipe
-from gliodil.data.discover import FILE_ROLES
-from gliodil.data.load import choose_inputs
+from gliodil.cohort.rows import Row, check_name
 from gliodil.data.nifti import is_nifti_name
-from gliodil.data.patient import Patient, load_patient
-from gliodil.errors import GliodilError, InputError
+from gliodil.errors import InputError
 from gliodil.planning.maps import check_map_name
 
 logger = logging.getLogger(__name__)
 
 JSON_RECIPE = "predict-gbm"
 """The recipe a JSON file is read with unless another is named."""
-COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
-"""Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
-DENSITY = "density:"
-"""Beginning of a column with maps made elsewhere: `density:NAME`."""
-ABSENT = ("", "n/a", "NA")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One patient of a cohort (in BIDS: one session with a segmentation), not read yet."""
-
-    identity: str
-    place: str
-    """Folder of the results below the cohort's output folder, with forward slashes."""
-    folder: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-    labels: str | None = None
-    """Label convention; None: told from the labels."""
-    densities: Mapping[str, Path] = field(default_factory=dict)
-    """Maps made elsewhere, by name, to be compared with the model."""
-    problem: InputError | None = None
-    """Why this row cannot be used, if names alone show it."""
-
-    def load(self) -> Patient:
-        """Read the patient, with every check of `load_patient`."""
-        if self.problem is not None:
-            raise self.problem.for_patient(self.identity)
-        return load_patient(self.folder, files=self.files, labels=self.labels, identity=self.identity)
-
-    def find(self) -> dict[str, Path]:
-        """Return the files that would be read, by role, as far as names alone tell."""
-        try:
-            return dict(choose_inputs(self.folder, self.files).files)
-        except GliodilError:
-            return dict(self.files)
 
 
 def find_rows(
@@ -107,7 +68,7 @@ def find_rows(
     if source.is_file() and (recipe is not None or source.suffix.lower() == ".json"):
         rows = _from_recipe(get_recipe(recipe or JSON_RECIPE), source, out, labels)
     elif source.is_file():
-        rows = _from_table(source, labels)
+        rows = read_table(source, labels)
     elif not source.is_dir():
         raise InputError(
             "The cohort does not exist.",
@@ -155,7 +116,7 @@ def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
             found="images of one patient" if single else "no folders",
             remedy=f"gliodil plan {source.name}" if single else "check the path",
         )
-    return [Row(_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+    return [Row(check_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
 
 
 def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) -> list[Row]:
@@ -165,7 +126,7 @@ def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) ->
     convention = labels or recipe.labels or None
     return [
         Row(
-            _name(entry.identity, source),
+            check_name(entry.identity, source),
             entry.identity,
             files=entry.files,
             labels=convention,
@@ -187,74 +148,6 @@ def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -
         )
         for subject in subjects
     ]
-
-
-def _from_table(source: Path, labels: str | None) -> list[Row]:
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t", strict=True)
-            lines = [line for line in reader if any(line.values())]
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
-    unknown = [name for name in header if name not in COLUMNS and not name.startswith(DENSITY)]
-    if unknown or "patient_id" not in header or not lines:
-        raise InputError(
-            "This is not a patient table.",
-            file=source,
-            expected=f"tab-separated columns among {', '.join(COLUMNS)} and {DENSITY}NAME; patient_id in any case",
-            found=f"unknown columns {', '.join(unknown)}"
-            if unknown
-            else f"columns {', '.join(header) or 'none'}"
-            if "patient_id" not in header
-            else "no rows",
-            remedy="rename or remove columns, and separate them with tabs",
-        )
-    return [_row(line, source, labels) for line in lines]
-
-
-def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None) -> Row:
-    cells = {
-        key: value.strip()
-        for key, value in line.items()
-        if key is not None and isinstance(value, str) and value.strip() not in ABSENT
-    }
-    identity = _name(cells.pop("patient_id", ""), source)
-    convention = cells.pop("label_convention", labels)
-    paths = {key: source.parent / value for key, value in cells.items()}
-    folder = paths.pop("folder", None)
-    named = [column for column in paths if column.startswith(DENSITY)]
-    densities = {check_map_name(column.removeprefix(DENSITY)): paths.pop(column) for column in named}
-    problem = None
-    if None in line:
-        problem = InputError(
-            "The row has more cells than the table has columns.",
-            file=source,
-            expected=f"{len(line) - 1} cells",
-            remedy="check the tabs of this row",
-        )
-    elif folder is None and "seg" not in paths:
-        problem = InputError(
-            "The row names no images.",
-            file=source,
-            expected="a folder, or at least seg, wm and gm",
-            found=", ".join(paths) or "neither",
-            remedy="fill in the columns folder or seg",
-        )
-    return Row(identity, identity, folder, paths, convention, densities, problem)
-
-
-def _name(name: str, source: Path) -> str:
-    """Return the name of a patient, which becomes that of a folder."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            "The name of a patient cannot be the name of a folder.",
-            file=source,
-            expected="letters, digits, and . _ + - after the first character",
-            found=repr(name),
-            remedy="rename it",
-        )
-    return name
 
 
 def _selected(rows: Iterable[Row], only: Sequence[str], source: Path) -> list[Row]:

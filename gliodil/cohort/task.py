@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from gliodil import __version__
 from gliodil.cohort.curves import CURVE_FILE, write_curves
-from gliodil.cohort.inputs import Row
 from gliodil.cohort.margins import are_scored, write_margins
+from gliodil.cohort.rows import Row
 from gliodil.cohort.status import (
     LOG_FILE,
     configuration_hash,

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gliodil.cohort.inputs import Row
 from gliodil.cohort.margins import are_scored
+from gliodil.cohort.rows import Row
 from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError

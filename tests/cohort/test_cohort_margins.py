@@ -12,6 +12,8 @@ import pytest
 
 from gliodil.cohort.inputs import find_rows
 from gliodil.cohort.margin_table import by_target, margin_results
+from gliodil.data.patient import load_patient
+from gliodil.data.registration.prepare import restore
 from gliodil.errors import InputError
 
 QUICK = ("--cells", 12, "--scheduler", "none")
@@ -170,3 +172,17 @@ def test_differences_are_over_the_patients_that_have_both():
     assert (mine.n, mine.difference, mine.low) == (1, pytest.approx(0.1), None)
     # No patient has new tumour, and all tumour enhances: one table is left.
     assert list(by_target(margin_results(followed))) == ["any recurrence"]
+
+
+def test_maps_that_were_made_for_a_plan_are_found_again(original, tmp_path):
+    for role in ("wm", "gm", "csf", "brain", "barriers"):
+        if (original / f"{role}.nii.gz").exists():
+            shutil.copy(original / f"{role}.nii.gz", tmp_path / f"{role}.nii.gz")
+    bare = load_patient(files={"seg": original / "seg.nii.gz", "t1": original / "t1.nii.gz"})
+    with pytest.raises(InputError, match="tell brain from the rest"):
+        _ = bare.brain
+    whole = load_patient(original)
+    restored = restore(bare, tmp_path)
+    assert np.array_equal(restored.brain, whole.brain)
+    np.testing.assert_array_equal(restored.volumes["wm"].data, whole.volumes["wm"].data)
+    assert restore(bare, tmp_path / "no") is bare
