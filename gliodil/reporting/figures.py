@@ -53,8 +53,8 @@ FIGURES = {
     "probability": FigureText(
         "Probability of later tumour",
         "How often tissue at such an expected reach from the GTV was tumour at a later visit, in the pairs of visits "
-        "that the readout comes from. Vermillion: model CTV, which follows this order. Yellow: GTV. The patients behind it "
-        "are few, and had been treated: an order of magnitude for anyone else.",
+        "that the readout comes from. Vermillion: model CTV, which follows this order. Yellow: GTV. Those patients "
+        "were few, and had been treated: an order of magnitude for anyone else.",
         "Axial, coronal and sagittal planes with coloured bands of the probability of later tumour, isolines in per "
         "cent, and the outlines of GTV and model CTV.",
     ),
