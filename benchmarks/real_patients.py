@@ -50,7 +50,10 @@ def real_patients(data: Path, cache: Path, *, quick: bool = False) -> Iterator[R
         if quick and needs_maps and not (cache / name / "wm.nii.gz").exists():
             continue
         try:
-            patient = load_patient(folder, files=files, labels=labels, identity=name)
+            # All maps here are a template's: registered by the product, or an atlas in the same space.
+            patient = load_patient(
+                folder, files=files, labels=labels, identity=name, tissue_source="template"
+            )
             if "wm" not in patient.volumes:
                 patient = _with_maps(patient, cache / name)
         except GliodilError as error:

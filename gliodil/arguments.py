@@ -87,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="label convention: brats-2013, brats-2017, brats-2023, brats-2024-post, gliodil or decathlon "
         "(default: told from the labels, or refused)",
     )
+    plan.add_argument(
+        "--tissue-source",
+        choices=["given", "template"],
+        default="given",
+        help="where given wm, gm and csf maps come from: measured in the patient (default), or a template registered "
+        "to it, which is off by millimetres",
+    )
     _add_rule(plan)
     plan.add_argument(
         "--oar",

@@ -59,7 +59,9 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             found=", ".join(f"--{role}" for role in files) or "neither",
             remedy="see gliodil plan --help",
         )
-    patient = load_patient(arguments.patient, files=files, labels=arguments.labels)
+    patient = load_patient(
+        arguments.patient, files=files, labels=arguments.labels, tissue_source=arguments.tissue_source
+    )
     organs = load_organs(arguments.oar, patient)
     density = None if arguments.density is None else read_density(arguments.density)
     out = arguments.out or Path("gliodil-out") / patient.identity

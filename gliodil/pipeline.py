@@ -290,7 +290,7 @@ def settings_record(
 def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
     """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
     digest = hashlib.sha256()
-    words = [__version__, patient.identity, patient.convention.name]
+    words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
     masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):

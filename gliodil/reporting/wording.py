@@ -21,6 +21,7 @@ PARAMETER_NAMES = {
     "diffusivity_wm_mm2_per_day": "Diffusivity in white matter D",
     "proliferation_rate_per_day": "Proliferation rate ρ",
     "wm_gm_ratio": "Diffusivity ratio, white to grey matter R",
+    "csf_speed": "Speed in cerebrospinal fluid, relative to white matter",
     "threshold_core": "Density at the edge of the core",
     "threshold_oedema": "Density at the edge of the oedema",
     "origin_mm": "Origin x₀ (world RAS)",
