@@ -13,8 +13,8 @@ at 32³ cells, and not changed when methods were compared (on seeds from 0). Of 
 
     label misfit of that fit                       1.0 to 4.2 mm / .9 to 3.0, median 1.5 (plain synthetic ones: .2 to .6)
     its coverage of all later tumour, minus that   −.07 −.09 −.08 −.07 −.04 (four pairs of visits) /
-    of a margin of equal volume (3 5 8 10 15 mm)   −.05 −.05 −.04 −.03 −.02
-    coverage by that margin                        .74 .82 .89 .92 .96 (14 pairs) / .76 .88 .96 .98 .99
+    of a margin of equal volume (3 5 8 10 15 mm)   −.04 −.05 −.04 −.03 −.01
+    coverage by that margin                        .74 .82 .89 .92 .96 (14 pairs) / .71 .82 .91 .94 .95
 """
 
 from __future__ import annotations
