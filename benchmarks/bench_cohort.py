@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from gliodil.cohort.inputs import Row, find_rows
+from gliodil.cohort.inputs import find_rows
+from gliodil.cohort.rows import Row
 from gliodil.cohort.run import check_cohort, run_cohort
 from gliodil.cohort.status import read_status
 from gliodil.cohort.validate import Request

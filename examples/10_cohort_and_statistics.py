@@ -138,7 +138,7 @@ figure
 # By simulation, drawing patients from the cohort above and shifting the mean to what one hopes for:
 
 # %%
-from gliodil.cohort.statistics import bootstrap_interval
+from gliodil.planning.bootstrap import bootstrap_interval
 
 values, reference = table.plans["Model"], table.plans["Standard"]
 d = np.array([values[p] - r for p, r in reference.items() if r is not None and values[p] is not None])

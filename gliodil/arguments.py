@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gliodil import __version__
-from gliodil.pipeline import DEFAULT_RULE
+from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE
 
 FILE_FLAGS = {
     "seg": "tumour segmentation (NIfTI labels, DICOM SEG or RTSTRUCT)",
@@ -32,6 +32,7 @@ EXAMPLES = {
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
     "evaluate": "gliodil evaluate result --recurrence later.nii.gz",
+    "compare": "gliodil compare result --density theirs=density.nii.gz",
     "cohort": """gliodil cohort patients/ results participant      one folder per patient, or a BIDS dataset, or a TSV
   gliodil cohort patients/ results participant --retry-failed
   gliodil cohort patients/ results group           cohort.tsv and cohort.html from what is finished""",
@@ -83,8 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--labels",
         metavar="NAME",
-        help="label convention: brats-2017, brats-2023, brats-2024-post, gliodil or decathlon (default: told "
-        "from the labels, or refused)",
+        help="label convention: brats-2013, brats-2017, brats-2023, brats-2024-post, gliodil or decathlon "
+        "(default: told from the labels, or refused)",
+    )
+    plan.add_argument(
+        "--tissue-source",
+        choices=["given", "template"],
+        default="given",
+        help="where given wm, gm and csf maps come from: measured in the patient (default), or a template registered "
+        "to it, which is off by millimetres",
     )
     _add_rule(plan)
     plan.add_argument(
@@ -115,6 +123,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tie holes in RTSTRUCT contours to their outline, for systems that do not understand holes",
     )
+    plan.add_argument(
+        "--density",
+        type=Path,
+        metavar="FILE",
+        help="a density made elsewhere, in [0, 1]: planned and scored in the place of a fit",
+    )
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
         "--resume",
@@ -130,12 +144,29 @@ def build_parser() -> argparse.ArgumentParser:
 
     simulate = command("simulate", "write a synthetic patient as files, with its truth")
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    simulate.add_argument("--foci", type=int, default=1, metavar="N", help="1 or 3 foci (default: 1)")
+    simulate.add_argument(
+        "--foci", type=int, metavar="N", help="1 or 3 foci (default: 1; with --realistic: as drawn)"
+    )
     simulate.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
+    simulate.add_argument(
+        "--realistic",
+        action="store_true",
+        help="as wrong as people are: tissue maps off, uneven growth, noisy and missing labels",
+    )
 
     evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
     evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
+
+    comparison = command("compare", "compare maps made elsewhere with a plan, at equal volume")
+    comparison.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
+    _add_densities(comparison, "FILE", required=True)
+    comparison.add_argument(
+        "--recurrence",
+        type=Path,
+        metavar="FILE",
+        help="follow-up labels (default: those of the plan, if any)",
+    )
 
     _add_cohort(command("cohort", "plan many patients, then say what all of them show together", fitting))
     carrying = command("apply-transform", "carry an image or label map through a stored transform")
@@ -160,13 +191,43 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _organ(text: str) -> tuple[str, Path]:
+    name, file = _named(text, "brainstem=bs.nii.gz")
+    return name, Path(file)
+
+
+def _density(text: str) -> tuple[str, str]:
+    return _named(text, "gliodil=density.nii.gz")
+
+
+def _named(text: str, example: str) -> tuple[str, str]:
     name, sign, file = text.partition("=")
     if not (name.strip() and sign and file):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in brainstem=bs.nii.gz")
-    return name.strip(), Path(file)
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in {example}")
+    return name.strip(), file
+
+
+def _add_densities(
+    parser: argparse.ArgumentParser, file: str, more: str = "", *, required: bool = False
+) -> None:
+    parser.add_argument(
+        "--density",
+        type=_density,
+        action="append",
+        default=[],
+        required=required,
+        metavar=f"NAME={file}",
+        help=f"a map made elsewhere, compared with the model at equal volume{more}; may be repeated",
+    )
 
 
 def _add_rule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rank",
+        choices=["reach", "density"],
+        default=DEFAULT_RANK,
+        help="what the model CTV takes first: the smallest expected reach from the GTV (default; on real pairs "
+        "of visits it covers more later tumour), or the highest fitted density (the published definition)",
+    )
     parser.add_argument(
         "--rule",
         default=DEFAULT_RULE,
@@ -181,7 +242,8 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="INPUT",
-        help="BIDS dataset, folder of patient folders, or TSV; for group also a table of coverages",
+        help="BIDS dataset, folder of patient folders, TSV, or a published data set (see --recipe); for group also a "
+        "table of coverages",
     )
     cohort.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
     cohort.add_argument("level", choices=["participant", "group"], help="plan patients, or sum up")
@@ -200,6 +262,13 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check all patients, say what would run, and stop"
     )
     cohort.add_argument("--labels", metavar="NAME", help="label convention where the TSV names none")
+    cohort.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="layout of INPUT: brats, brats-2013, lumiere, predict-gbm, ucsf-pdgm, upenn-gbm, or a file ending in .toml "
+        "(default: the one that INPUT follows, if any)",
+    )
+    _add_densities(cohort, "PATTERN", "; {patient} in PATTERN stands for the patient's name")
     _add_rule(cohort)
     workers = cohort.add_argument_group("workers")
     workers.add_argument(

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.data.organs import load_organs
     from gliodil.data.patient import load_patient
+    from gliodil.inference.given import read_density
 
     config = _config(arguments)
     files = {role: path for role in FILE_FLAGS if (path := getattr(arguments, role)) is not None}
@@ -58,8 +59,11 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             found=", ".join(f"--{role}" for role in files) or "neither",
             remedy="see gliodil plan --help",
         )
-    patient = load_patient(arguments.patient, files=files, labels=arguments.labels)
+    patient = load_patient(
+        arguments.patient, files=files, labels=arguments.labels, tissue_source=arguments.tissue_source
+    )
     organs = load_organs(arguments.oar, patient)
+    density = None if arguments.density is None else read_density(arguments.density)
     out = arguments.out or Path("gliodil-out") / patient.identity
     asked: dict[str, Any] = {"rule": arguments.rule, "organs": organs, "exclude": arguments.exclude_oar}
     terminal.inputs(patient, out, config)
@@ -74,6 +78,8 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             keyholes=arguments.keyholes,
             resume=arguments.resume,
             register=arguments.register,
+            rank=arguments.rank,
+            density=density,
             progress=progress,
             **asked,
         )
@@ -102,7 +108,9 @@ def _simulate(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
     out = ensure_writable(arguments.out)
     with terminal.progress() as progress:
-        patient = simulate(foci=arguments.foci, seed=arguments.seed, progress=progress)
+        patient = simulate(
+            foci=arguments.foci, seed=arguments.seed, realistic=arguments.realistic, progress=progress
+        )
     patient.save(out)
     terminal.say(str(out))
 
@@ -112,6 +120,14 @@ def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
     terminal.coverage(evaluated.coverage)
     terminal.warnings(evaluated.warnings)
     terminal.say(str(evaluated.report))
+
+
+def _compare(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.reporting.compared import COMPARISON_FILE, compare_densities
+
+    compared = compare_densities(arguments.folder, dict(arguments.density), recurrence=arguments.recurrence)
+    terminal.comparison(compared)
+    terminal.say(str(arguments.folder / COMPARISON_FILE))
 
 
 def _cohort(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -151,6 +167,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Terminal], int | None]] = 
     "plan": _plan,
     "simulate": _simulate,
     "evaluate": _evaluate,
+    "compare": _compare,
     "cohort": _cohort,
     "apply-transform": _apply_transform,
     "doctor": _doctor,

@@ -20,6 +20,7 @@ from gliodil.preflight import check_request, memory_errors, naming
 
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
+    from gliodil.data.volume import Volume
     from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.result import Fit
     from gliodil.planning.organs import Organs
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_RULE = "benchmark-15mm"
+DEFAULT_RANK = "reach"
 RESULT_FILES = (
     *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
-    "plan_difference.nii.gz",
+    *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
     *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
     *("metrics.json", "provenance.json", "report.html", "log.txt"),
 )
@@ -66,12 +68,14 @@ def plan_patient(
     *,
     config: FitConfig | None = None,
     rule: str | PlanRule = DEFAULT_RULE,
+    rank: str = DEFAULT_RANK,
     organs: Organs | None = None,
     exclude: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
     keyholes: bool = False,
     resume: bool = False,
     register: bool = False,
+    density: Volume | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
@@ -86,6 +90,8 @@ def plan_patient(
         Folder to write; nothing is left in it if anything fails.
     config, rule
         Fit settings, and plan rule (or its name, or its file).
+    rank
+        What the model CTV takes first: `reach` or `density` (``gliodil.planning.ranking``).
     organs, exclude
         Masks of organs at risk by name, on the grid of the segmentation (``gliodil.data.organs``), and the names
         of those that no CTV may enter.
@@ -99,6 +105,8 @@ def plan_patient(
         finished.
     register
         Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
+    density
+        A density made elsewhere, in [0, 1] (``gliodil.inference.given``); planned in the place of a fit.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -115,9 +123,12 @@ def plan_patient(
     from gliodil.data.registration.prepare import prepare
     from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.fit import fit as run_fit
+    from gliodil.inference.given import given_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
+    from gliodil.planning.organs import allowed
     from gliodil.planning.plan import plan
+    from gliodil.planning.ranking import check_rank
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import write_plan_folder
@@ -130,10 +141,19 @@ def plan_patient(
             patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
         record = settings_record(
-            config, rule, exclude=exclude, keyholes=keyholes, register=register, settings=settings
+            config,
+            rule,
+            rank=rank,
+            exclude=exclude,
+            keyholes=keyholes,
+            register=register,
+            settings=settings,
         )
         rule = get_rule(rule) if isinstance(rule, str) else rule
         config = reaching(config, rule)
+        if density is not None:
+            rank = record["rank"] = "density"  # what a given map is for
+            record["density"] = hashlib.sha256(density.data.tobytes()).hexdigest()
         record["fingerprint"] = fingerprint(patient, record, organs)
         # One for each method: the report compares a network with the discrete loss.
         checkpoints = {
@@ -153,16 +173,22 @@ def plan_patient(
         seen = as_before_surgery(patient, rule)
         patient = replace(patient, warnings=seen.warnings)
         with memory_errors(config):
-            fitted = run_fit(seen, config=config, progress=progress, checkpoint=checkpoints[config.method])
+            fitted = (
+                run_fit(seen, config=config, progress=progress, checkpoint=checkpoints[config.method])
+                if density is None
+                else given_fit(density, patient.segmentation)
+            )
         logger.info("%r: %s", fitted, fitted.message)
         stage("plans", 0, float("nan"))
-        asked: dict[str, Any] = {"rule": rule, "organs": organs, "exclude": exclude}
+        asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
+        brain = allowed(patient.brain, organs or {}, plans.organs_excluded, patient.segmentation)
+        plans = replace(plans, brain=brain, recurrence=patient.recurrence)
         logger.info("%r", plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)
         comparison, other = None, None
-        if config.method != "odil":
+        if config.method != "odil" and density is None:
             other = run_fit(
                 seen,
                 config=replace(config, method="odil"),
@@ -211,7 +237,7 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     OutputError
         If the folder cannot be written.
     """
-    from gliodil.planning.evaluate import evaluate_plan_folder
+    from gliodil.planning.evaluate import evaluate_plan_folder, keep_recurrence
     from gliodil.reporting.folder import ensure_writable, update_coverage
     from gliodil.reporting.jsonable import read_json
 
@@ -222,6 +248,7 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
         with _warnings() as warnings:
             coverage = evaluate_plan_folder(out, recurrence, convention=metrics.get("label_convention"))
         report = update_coverage(out, coverage, recurrence=Path(recurrence))
+        keep_recurrence(out, Path(recurrence))
     except GliodilError as error:
         error.for_patient(str(metrics.get("patient")))
         raise
@@ -237,6 +264,7 @@ def settings_record(
     config: FitConfig,
     rule: str | PlanRule,
     *,
+    rank: str = DEFAULT_RANK,
     exclude: Collection[str] = (),
     keyholes: bool = False,
     register: bool = False,
@@ -249,14 +277,20 @@ def settings_record(
     # A rule of one's own has no other record than this.
     written = name if name == found.name else asdict(found)
     fit = reaching(config, found).to_dict()
-    asked = {"rule": written, "exclude": sorted(exclude), "keyholes": keyholes, "register": register}
+    asked = {
+        "rule": written,
+        "rank": rank,
+        "exclude": sorted(exclude),
+        "keyholes": keyholes,
+        "register": register,
+    }
     return {"fit": fit, **asked, **(settings or {})}
 
 
 def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
     """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
     digest = hashlib.sha256()
-    words = [__version__, patient.identity, patient.convention.name]
+    words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
     masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):

@@ -76,6 +76,55 @@ class Terminal:
                 parts = ", ".join(f"{name} {value:.1%}" for name, value in values.items())
                 self.note(f"Coverage ({kind} recurrence): {parts}")
 
+    def comparison(self, compared: Mapping[str, Any]) -> None:
+        """Show maps beside the plans of one patient, as tables."""
+        plans = compared["plans"]
+        kinds = next(iter(plans.values()))["coverage"] or {}
+        sides = ("left", "right", "anterior", "posterior", "superior", "inferior")
+        heads = ("mL", "Dice", "gained", "given up", "margin", *(side[0].upper() for side in sides), *kinds)
+        rows = {}
+        for name, plan in plans.items():
+            amounts = [f"{plan['volume_ml']:.1f}", f"{plan['dice_with_model']:.3f}"]
+            amounts += [f"{plan[key]:.1f}" for key in ("gained_ml", "given_up_ml")]
+            margin = [_number(plan["margin_mm"][key], ".1f", "–") for key in ("mean", *sides)]
+            rows[name] = [
+                *amounts,
+                *margin,
+                *(_number(plan["coverage"][kind], ".1%", "none") for kind in kinds),
+            ]
+        self.note(
+            "At the volume of the standard CTV: Dice with the model CTV; gained and given up against the standard"
+        )
+        self.note("CTV (mL); mean margin, and to the left, right, ... (mm); share of the recurrence covered")
+        self._table(heads, rows)
+        if margins := compared["margins"]:
+            for target, words in (("all", "all later tumour"), ("new", "later tumour outside the GTV")):
+                self.note(f"Covered of {words}, at the volumes of isotropic margins")
+                self._table(
+                    [f"{mm:g} mm" for mm in margins["margins_mm"]],
+                    {
+                        name: [_number(value, ".1%", "none") for value in curves[target]]
+                        for name, curves in margins["coverage"].items()
+                    },
+                )
+
+    def _table(self, heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> None:
+        """Print a table line by line, so that what stderr cannot take costs no more than that."""
+        import io
+
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("", box=None, pad_edge=False)
+        for head in heads:
+            table.add_column(head, justify="right", no_wrap=True)
+        for name, cells in rows.items():
+            table.add_row(name, *cells)
+        text = io.StringIO()
+        Console(file=text, width=250, color_system=None).print(table)
+        for line in text.getvalue().splitlines():
+            self.note(f"  {line.rstrip()}")
+
     def dicom(self, written: Mapping[str, Any]) -> None:
         """Show what the DICOM files gave back when they were read again."""
         self.note(f"DICOM: {', '.join(written['files'])}; read back:")
@@ -89,7 +138,15 @@ class Terminal:
         """Show the outcome in a few lines."""
         ml, seconds = metrics["volumes_ml"], time.perf_counter() - self._started
         loss = _number(metrics["loss"]["total"], ".3g")
-        self.note(f"Fit {metrics['status']}: loss {loss}; {seconds:.0f} s in all")
+        done = (
+            f"Optimizer {metrics['status'].replace('_', ' ')}: loss {loss}"
+            if metrics["fit"]["method"] != "given"
+            else "Density given"
+        )
+        self.note(f"{done}; {seconds:.0f} s in all")
+        acceptance = metrics["acceptance"]
+        self.note("Accepted" if acceptance["accepted"] else "NOT ACCEPTED, see the warnings")
+        self.note(metrics["summary"].partition(" Not accepted:")[0])
         gtv, model, trimmed = (ml[name] for name in ("gtv", "ctv_model", "ctv_trimmed"))
         self.note(f"CTV {model:.1f} mL (GTV {gtv:.1f} mL), trimmed {trimmed:.1f} mL")
         if "ptv_model" in ml:
@@ -143,8 +200,8 @@ class Terminal:
             yield show
 
 
-def _number(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)
+def _number(value: float | None, form: str, absent: str = "unknown") -> str:
+    return absent if value is None else format(value, form)
 
 
 def _write(stream: Any, text: str) -> None:

@@ -9,6 +9,7 @@ everything and computes nothing. What cannot be run is in `NOT_RUN`, with the re
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -184,7 +185,22 @@ def desk(small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = GridGeometry.of(seg)
     save_transform(Transform(np.eye(4), space, space), desk / "result/preprocess/transforms/template")
     gliodil.write_nifti(seg, desk / "result" / "ctv_model.nii.gz")
+    gliodil.write_nifti(files["wm"], desk / "density.nii.gz")
+    _published(desk, files)
     return desk
+
+
+def _published(desk: Path, files: dict[str, gliodil.Volume]) -> None:
+    """Write the data sets that the documentation names."""
+    name, seg = "UPENN-GBM-00001_11", files["seg"]
+    of_2017 = seg.with_data(np.where(seg.data == 3, 4, seg.data))
+    gliodil.write_nifti(of_2017, desk / f"upenn/images_segm/{name}_segm.nii.gz")
+    stripped = files["t1"].with_data(files["t1"].data * (files["brain"].data != 0))
+    gliodil.write_nifti(stripped, desk / f"upenn/images_structural/{name}/{name}_T1.nii.gz")
+    derivatives = {"tumor_seg": "seg.nii.gz", "wm_pbmap": "wm.nii.gz", "gm_pbmap": "gm.nii.gz"}
+    (desk / "predict_gbm.json").write_text(
+        json.dumps({"patients": [{"patient_id": "1", "derivatives": derivatives}]})
+    )
 
 
 @pytest.fixture
@@ -232,7 +248,7 @@ def test_a_documented_command(line: str, here: Path) -> None:
         line += " --seg patient_001/seg.nii.gz"
     if "synthetic_3" in words:
         once("gliodil simulate --out synthetic_3 --seed 3", "synthetic_3/seg.nii.gz")
-    if words[1] == "evaluate" and words[2] != str(folder_001()):
+    if words[1] in ("evaluate", "compare") and words[2] != str(folder_001()):
         shutil.copytree(folder_001(), words[2], dirs_exist_ok=True)
     if words[1] == "cohort":
         cohort_results()

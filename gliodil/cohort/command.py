@@ -7,12 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gliodil.cohort.coverages import Analysis, is_coverage_table
 from gliodil.cohort.group import summarize, summarize_table
-from gliodil.cohort.inputs import Row, find_rows
+from gliodil.cohort.inputs import find_rows
+from gliodil.cohort.margin_table import REFERENCE, MarginResult, by_target
+from gliodil.cohort.margins import MARGIN_FILE, are_scored
 from gliodil.cohort.report import REPORT_FILE, points
+from gliodil.cohort.rows import Row
 from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
 from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
@@ -45,7 +49,13 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
     if arguments.labels is not None:
         get_convention(arguments.labels)
     request = Request(
-        out, config, arguments.rule, arguments.force, arguments.retry_failed, started=time.time()
+        out,
+        config,
+        arguments.rule,
+        arguments.force,
+        arguments.retry_failed,
+        rank=arguments.rank,
+        started=time.time(),
     )
     with _workers(arguments, config, len(rows), terminal) as workers:
         if arguments.dry_run:
@@ -69,11 +79,21 @@ def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
         for analysis in summarize_table(arguments.source, out):
             _tell_analysis(analysis, terminal)
     else:
-        members, analyses = summarize(_rows(arguments), out)
+        rows = _rows(arguments)
+        members, analyses, margins = summarize(rows, out)
         states = Counter(member.state for member in members)
         terminal.note(", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+        if doubtful := [member.identity for member in members if member.metrics and not member.accepted]:
+            terminal.note(f"NOT ACCEPTED: {', '.join(doubtful)}")
         for analysis in analyses:
             _tell_analysis(analysis, terminal)
+        _tell_margins(margins, terminal)
+        waiting = [row.identity for row in rows if _lacks_scores(row, out)]
+        if waiting:
+            terminal.note(
+                f"note: {_count(len(waiting), 'patient')} not scored with these maps yet ({', '.join(waiting[:5])}"
+                f"{' ...' if len(waiting) > 5 else ''}): run participant with the same --density first"
+            )
     terminal.say(str(arguments.out / REPORT_FILE))
     return 0
 
@@ -90,6 +110,27 @@ def _tell_analysis(analysis: Analysis, terminal: Terminal) -> None:
         terminal.note(line)
 
 
+def _tell_margins(results: Sequence[MarginResult], terminal: Terminal) -> None:
+    for target, rankings in by_target(results).items():
+        terminal.note(
+            f"At the volume of isotropic margins, {target}: difference to them in points (interval) n"
+        )
+        for ranking, row in rankings.items():
+            cells = (
+                f"{r.margin_mm:g} mm {100 * r.mean:.1f} %"
+                if ranking == REFERENCE
+                else f"{r.margin_mm:g} mm {points(r.difference)} ({points(r.low)} to {points(r.high)}) {r.n}"
+                for r in row
+            )
+            terminal.note(f"  {ranking:<18} {'  '.join(cells)}")
+
+
+def _lacks_scores(row: Row, out: Path) -> bool:
+    """Whether a patient with scores was scored without some of the maps."""
+    scored = (out / row.place / MARGIN_FILE).exists()
+    return scored and bool(row.densities) and not are_scored(out / row.place, row.densities)
+
+
 def _rows(arguments: argparse.Namespace) -> list[Row]:
     return find_rows(
         arguments.source,
@@ -97,6 +138,8 @@ def _rows(arguments: argparse.Namespace) -> list[Row]:
         only=arguments.only,
         labels=arguments.labels,
         validate_bids=not arguments.skip_bids_validation,
+        recipe=arguments.recipe,
+        densities=dict(arguments.density),
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gliodil.cohort.statistics import CLASSES, RESAMPLES, Paired, Stratum, paired, recurrence_class, strata
+from gliodil.cohort.statistics import CLASSES, Paired, Stratum, paired, recurrence_class, strata
 from gliodil.errors import InputError
+from gliodil.planning.bootstrap import RESAMPLES
 
 _HEADER = ("Patient_Code", "Model_Name", "Coverage[%]", "IoU")
 

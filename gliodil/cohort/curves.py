@@ -1,7 +1,7 @@
 """How much of a recurrence a plan covers as its volume grows: coverage at equal volumes, not at one volume.
 
     standard   the voxels of the brain in order of distance from the GTV
-    model      ... in order of density, ties by distance from the GTV, then by index, as in the model CTV
+    model      ... as the model CTV ranks them, ties by distance from the GTV, then by index
     c(v)       |R and first v·k voxels| / |R|,     k = |standard CTV|,  v in [0, 2]
     area       mean of c over v
 
@@ -21,6 +21,7 @@ from gliodil.data.patient import Patient
 from gliodil.planning.coverage import recurrence_masks
 from gliodil.planning.ctv import gtv_mask
 from gliodil.planning.distance import Mask, distance_from, orthogonal_spacing
+from gliodil.planning.maps import model_ranking
 from gliodil.planning.rules import get_rule
 from gliodil.reporting.jsonable import write_json
 
@@ -48,14 +49,14 @@ def covered(
 
 
 def coverage_curves(
-    patient: Patient, density: NDArray[Any], standard: Mask, rule: str
+    patient: Patient, ranking: NDArray[np.floating], standard: Mask, rule: str
 ) -> dict[str, Any] | None:
     """Return the coverage-volume curves of a patient with a recurrence; None without one.
 
     Parameters
     ----------
-    density
-        On the patient's grid, as saved (float32): what the model CTV was ranked by.
+    ranking
+        On the patient's grid: what the model CTV was ranked by.
     standard
         The standard CTV; its volume is the unit of volume.
     rule
@@ -69,7 +70,7 @@ def coverage_curves(
     counts = np.rint(RELATIVE_VOLUMES * unit).astype(np.intp)
     orders = {
         "standard": ranked(-distance, distance, brain),
-        "model": ranked(density, distance, brain),
+        "model": ranked(ranking, distance, brain),
     }
     per_voxel = patient.segmentation.voxel_volume_ml
     masks = zip(("enhancing", "any"), recurrence_masks(patient.recurrence, patient.convention), strict=True)
@@ -105,8 +106,7 @@ def write_curves(patient: Patient, out: Path, rule: str) -> None:
     if patient.recurrence is None:
         target.unlink(missing_ok=True)
         return
-    density = read_nifti(out / "density.nii.gz", kind="scalar").data
     standard = read_nifti(out / "ctv_standard.nii.gz", kind="label").data != 0
-    curves = coverage_curves(patient, density, np.asarray(standard), rule)
+    curves = coverage_curves(patient, model_ranking(out), np.asarray(standard), rule)
     assert curves is not None
     write_json(curves, target)

@@ -106,7 +106,7 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) 
     for axes, (words, found) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        for plan, order in (("standard", "by distance from the GTV"), ("model", "by density")):
+        for plan, order in (("standard", "by distance from the GTV"), ("model", "as the model ranks it")):
             values = 100 * np.asarray([curve[plan] for curve in found], float)
             style = STRUCTURES[plan]
             colour = {"standard": DEEP_BLUE, "model": VERMILLION}[plan]

@@ -16,8 +16,11 @@ from typing import Any
 from gliodil import __version__
 from gliodil.cohort.coverages import Analysis, Coverages, analyse, read_coverage_table
 from gliodil.cohort.curves import CURVE_FILE
-from gliodil.cohort.inputs import Row
+from gliodil.cohort.margin_table import COLUMNS as MARGIN_COLUMNS
+from gliodil.cohort.margin_table import MarginResult, margin_results, margin_table
+from gliodil.cohort.margins import MARGIN_FILE
 from gliodil.cohort.report import write_cohort_report
+from gliodil.cohort.rows import Row
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
 from gliodil.data.atomic import atomic_path
@@ -65,7 +68,17 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "area_any": {"Description": "The same for any recurrence"},
     "recurrence_enhancing_ml": {"Description": "Volume of the enhancing recurrence", "Units": "mL"},
     "recurrence_any_ml": {"Description": "Volume of any recurrence", "Units": "mL"},
-    "fit_status": {"Description": "How the fit ended: converged, iteration_limit, stalled or diverged"},
+    "accepted": {
+        "Description": "Whether the estimate passed the gate between fit and plan",
+        "Levels": {"yes": "it did", "no": "it did not; see reasons"},
+    },
+    "reasons": {"Description": "Why the estimate was not accepted"},
+    "rank": {"Description": "What the model CTV ranks by: reach or density"},
+    "label_misfit_mm": {
+        "Description": "Mean distance of the density's boundaries from the labels'",
+        "Units": "mm",
+    },
+    "fit_status": {"Description": "How the optimizer ended: converged, iteration_limit, stalled or diverged"},
     "infiltration_length_mm": {"Description": "Square root of D over rho", "Units": "mm"},
     "seconds": {"Description": "Time the patient took", "Units": "s"},
     "peak_memory_mb": {"Description": "Largest resident memory of its worker meanwhile", "Units": "MB"},
@@ -84,6 +97,12 @@ class Member:
     status: Mapping[str, Any]
     metrics: Mapping[str, Any] | None = None
     curves: Mapping[str, Any] | None = None
+    margins: Mapping[str, Any] | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is done, and its estimate passed the gate between fit and plan."""
+        return bool(((self.metrics or {}).get("acceptance") or {"accepted": self.metrics})["accepted"])
 
     @property
     def reason(self) -> str:
@@ -91,8 +110,8 @@ class Member:
         return str((self.status.get("error") or {}).get("problem") or "")
 
 
-def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analysis]]:
-    """Write the group results of a cohort; return its patients and the analyses.
+def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analysis], list[MarginResult]]:
+    """Write the group results of a cohort; return its patients, the analyses, and the results at several margins.
 
     Raises
     ------
@@ -115,7 +134,13 @@ def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analys
     with atomic_path(out / "cohort.tsv") as temporary:
         temporary.write_text(cohort_table(members), encoding="utf-8")
     write_json(COLUMNS, out / "cohort.json")
-    return members, _write(coverages_of(members), members, out)
+    scored = {member.identity: member.margins for member in members if member.margins is not None}
+    if scored:
+        with atomic_path(out / "cohort_margins.tsv") as temporary:
+            temporary.write_text(margin_table(scored), encoding="utf-8")
+        write_json(MARGIN_COLUMNS, out / "cohort_margins.json")
+    margins = margin_results(list(scored.values()))
+    return members, _write(coverages_of(members), members, out, margins), margins
 
 
 def summarize_table(table: Path, out: Path) -> list[Analysis]:
@@ -133,7 +158,12 @@ def summarize_table(table: Path, out: Path) -> list[Analysis]:
     return _write(read_coverage_table(table), [], out)
 
 
-def _write(tables: Sequence[Coverages], members: Sequence[Member], out: Path) -> list[Analysis]:
+def _write(
+    tables: Sequence[Coverages],
+    members: Sequence[Member],
+    out: Path,
+    margins: Sequence[MarginResult] = (),
+) -> list[Analysis]:
     analyses = [analyse(table) for table in tables]
     write_json(
         {
@@ -141,11 +171,13 @@ def _write(tables: Sequence[Coverages], members: Sequence[Member], out: Path) ->
             "statement": STATEMENT,
             "gliodil_version": __version__,
             "patients": dict(Counter(member.state for member in members)),
+            "not_accepted": [member.identity for member in members if member.metrics and not member.accepted],
             "analyses": [asdict(analysis) for analysis in analyses],
+            "margins": [asdict(result) for result in margins],
         },
         out / "cohort_statistics.json",
     )
-    write_cohort_report(out, tables=tables, analyses=analyses, members=members)
+    write_cohort_report(out, tables=tables, analyses=analyses, members=members, margins=margins)
     return analyses
 
 
@@ -163,10 +195,13 @@ def read_member(identity: str, place: str, out: Path) -> Member:
         return Member(identity, place, state, status)
     try:
         metrics = read_json(folder / "metrics.json")
-        curves = read_json(folder / CURVE_FILE) if (folder / CURVE_FILE).exists() else None
+        curves, margins = (
+            read_json(folder / name) if (folder / name).exists() else None
+            for name in (CURVE_FILE, MARGIN_FILE)
+        )
     except InputError as error:
         return Member(identity, place, "failed", {**status, "error": {"problem": error.problem}})
-    return Member(identity, place, state, status, metrics, curves)
+    return Member(identity, place, state, status, metrics, curves, margins)
 
 
 def coverages_of(members: Sequence[Member]) -> list[Coverages]:
@@ -208,6 +243,10 @@ def _table_rows(member: Member) -> list[dict[str, Any]]:
         return [{**common, "stage": member.status.get("stage"), "reason": member.reason}]
     metrics, curves = member.metrics, member.curves or {}
     common["fit_status"] = metrics["status"]
+    if (gate := metrics.get("acceptance")) is not None:  # folders of version 0.1 have none
+        common |= {"accepted": "yes" if gate["accepted"] else "no", "reasons": "; ".join(gate["reasons"])}
+    common["rank"] = metrics.get("rank", "density")
+    common["label_misfit_mm"] = metrics["fit"].get("label_misfit_mm")
     common["infiltration_length_mm"] = metrics["parameters"]["infiltration_length_mm"]["value"]
     rows = []
     for plan in PLANS:

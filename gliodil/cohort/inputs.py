@@ -1,56 +1,33 @@
-"""What a cohort is made of: a BIDS dataset, a folder of patient folders, or a table (TSV) to one row per patient.
+"""What a cohort is made of: a BIDS dataset, a folder of patient folders, a table (TSV), or a data set with a recipe.
+
+Each becomes one row per patient.
 
 Nothing is read here but names and the table itself; whether a patient can be planned is for `validate` to say.
 """
 
 from __future__ import annotations
 
-import csv
-import re
+import glob
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from gliodil.cohort.bids import find_subjects, is_bids
-from gliodil.data.discover import FILE_ROLES
-from gliodil.data.load import choose_inputs
+from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
+from gliodil.cohort.dataset_json import read_dataset
+from gliodil.cohort.layouts import find_entries, recognise
+from gliodil.cohort.patient_table import read_table
+from gliodil.cohort.recipes import Recipe, get_recipe
+from gliodil.cohort.rows import Row, check_name
 from gliodil.data.nifti import is_nifti_name
-from gliodil.data.patient import Patient, load_patient
-from gliodil.errors import GliodilError, InputError
+from gliodil.errors import InputError
+from gliodil.planning.maps import check_map_name
 
-COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
-"""Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
-ABSENT = ("", "n/a", "NA")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Row:
-    """One patient of a cohort (in BIDS: one session with a segmentation), not read yet."""
-
-    identity: str
-    place: str
-    """Folder of the results below the cohort's output folder, with forward slashes."""
-    folder: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-    labels: str | None = None
-    """Label convention; None: told from the labels."""
-    problem: InputError | None = None
-    """Why this row cannot be used, if names alone show it."""
-
-    def load(self) -> Patient:
-        """Read the patient, with every check of `load_patient`."""
-        if self.problem is not None:
-            raise self.problem.for_patient(self.identity)
-        return load_patient(self.folder, files=self.files, labels=self.labels, identity=self.identity)
-
-    def find(self) -> dict[str, Path]:
-        """Return the files that would be read, by role, as far as names alone tell."""
-        try:
-            return dict(choose_inputs(self.folder, self.files).files)
-        except GliodilError:
-            return dict(self.files)
+JSON_RECIPE = "predict-gbm"
+"""The recipe a JSON file is read with unless another is named."""
 
 
 def find_rows(
@@ -60,13 +37,15 @@ def find_rows(
     only: Sequence[str] = (),
     labels: str | None = None,
     validate_bids: bool = True,
+    recipe: str | None = None,
+    densities: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """Return the patients of a cohort in order of their names.
 
     Parameters
     ----------
     source
-        BIDS dataset, folder of patient folders, or TSV.
+        BIDS dataset, folder of patient folders, TSV, or what a recipe reads (a folder, or a JSON file).
     out
         Output folder, left out of the search if it lies inside `source`.
     only
@@ -75,28 +54,51 @@ def find_rows(
         Label convention of rows that name none.
     validate_bids
         Whether a BIDS dataset has to carry a valid ``dataset_description.json``.
+    recipe
+        Name or file of the recipe the source is laid out as; by default the packaged one it follows, if any.
+    densities
+        Maps made elsewhere: name to path, in which ``{patient}`` stands for the patient's name, ``*`` for anything.
 
     Raises
     ------
     InputError
-        If `source` is none of the three, names a patient twice, or does not have a patient in `only`.
+        If `source` is none of these, names a patient twice, or does not have a patient in `only`.
     """
     source, out = Path(source).resolve(), Path(out).resolve()
-    if source.is_file():
-        rows = _from_table(source, labels)
+    if source.is_file() and (recipe is not None or source.suffix.lower() == ".json"):
+        rows = _from_recipe(get_recipe(recipe or JSON_RECIPE), source, out, labels)
+    elif source.is_file():
+        rows = read_table(source, labels)
     elif not source.is_dir():
         raise InputError(
             "The cohort does not exist.",
             file=source,
-            expected="a BIDS dataset, a folder of patient folders, or a TSV",
+            expected="a BIDS dataset, a folder of patient folders, a TSV, or a data set's JSON",
             found="nothing of that name",
             remedy="check the path",
         )
+    elif recipe is not None:
+        rows = _from_recipe(get_recipe(recipe), source, out, labels)
+    elif not (source / DESCRIPTION).is_file() and (known := recognise(source, out)) is not None:
+        logger.info("%s is read with the recipe %s: %s", source.name, known.name, known.description)
+        rows = _from_recipe(known, source, out, labels)
     elif is_bids(source):
         rows = _from_bids(source, out, labels, validate=validate_bids)
     else:
         rows = _from_folders(source, out, labels)
-    return _selected(sorted(rows, key=lambda row: row.identity), only, source)
+    rows = _selected(sorted(rows, key=lambda row: row.identity), only, source)
+    return [replace(row, densities={**_maps(row, densities or {}), **row.densities}) for row in rows]
+
+
+def _maps(row: Row, densities: Mapping[str, str]) -> dict[str, Path]:
+    """Return the maps of a patient; a pattern that finds none stands as a file that is not there."""
+    found = {}
+    for name, pattern in densities.items():
+        wanted = pattern.replace("{patient}", glob.escape(row.identity))
+        matches = sorted(glob.glob(wanted))
+        plain = pattern.replace("{patient}", row.identity)
+        found[check_map_name(name)] = Path(matches[0] if len(matches) == 1 else plain).absolute()
+    return found
 
 
 def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
@@ -114,7 +116,24 @@ def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
             found="images of one patient" if single else "no folders",
             remedy=f"gliodil plan {source.name}" if single else "check the path",
         )
-    return [Row(_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+    return [Row(check_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+
+
+def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) -> list[Row]:
+    entries = read_dataset(recipe, source) if source.is_file() else find_entries(recipe, source, out)
+    if recipe.note:
+        logger.warning("%s: %s", recipe.name, recipe.note)
+    convention = labels or recipe.labels or None
+    return [
+        Row(
+            check_name(entry.identity, source),
+            entry.identity,
+            files=entry.files,
+            labels=convention,
+            problem=entry.problem,
+        )
+        for entry in entries
+    ]
 
 
 def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -> list[Row]:
@@ -129,72 +148,6 @@ def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -
         )
         for subject in subjects
     ]
-
-
-def _from_table(source: Path, labels: str | None) -> list[Row]:
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t", strict=True)
-            lines = [line for line in reader if any(line.values())]
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
-    unknown = [name for name in header if name not in COLUMNS]
-    if unknown or "patient_id" not in header or not lines:
-        raise InputError(
-            "This is not a patient table.",
-            file=source,
-            expected=f"tab-separated columns among {', '.join(COLUMNS)}; patient_id in any case",
-            found=f"unknown columns {', '.join(unknown)}"
-            if unknown
-            else f"columns {', '.join(header) or 'none'}"
-            if "patient_id" not in header
-            else "no rows",
-            remedy="rename or remove columns, and separate them with tabs",
-        )
-    return [_row(line, source, labels) for line in lines]
-
-
-def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None) -> Row:
-    cells = {
-        key: value.strip()
-        for key, value in line.items()
-        if key is not None and isinstance(value, str) and value.strip() not in ABSENT
-    }
-    identity = _name(cells.pop("patient_id", ""), source)
-    convention = cells.pop("label_convention", labels)
-    paths = {key: source.parent / value for key, value in cells.items()}
-    folder = paths.pop("folder", None)
-    problem = None
-    if None in line:
-        problem = InputError(
-            "The row has more cells than the table has columns.",
-            file=source,
-            expected=f"{len(line) - 1} cells",
-            remedy="check the tabs of this row",
-        )
-    elif folder is None and "seg" not in paths:
-        problem = InputError(
-            "The row names no images.",
-            file=source,
-            expected="a folder, or at least seg, wm and gm",
-            found=", ".join(paths) or "neither",
-            remedy="fill in the columns folder or seg",
-        )
-    return Row(identity, identity, folder=folder, files=paths, labels=convention, problem=problem)
-
-
-def _name(name: str, source: Path) -> str:
-    """Return the name of a patient, which becomes that of a folder."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            "The name of a patient cannot be the name of a folder.",
-            file=source,
-            expected="letters, digits, and . _ + - after the first character",
-            found=repr(name),
-            remedy="rename it",
-        )
-    return name
 
 
 def _selected(rows: Iterable[Row], only: Sequence[str], source: Path) -> list[Row]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from gliodil import __version__
 from gliodil.cohort.coverages import Analysis, Coverages
 from gliodil.cohort.figures import curve_figure, difference_figure, embedded
-from gliodil.cohort.statistics import RESAMPLES
+from gliodil.cohort.margin_table import MarginResult, by_target
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import MissingExtraError
+from gliodil.planning.bootstrap import RESAMPLES
 from gliodil.reporting import wording
 from gliodil.reporting.metrics import STATEMENT
 
@@ -29,6 +30,7 @@ def write_cohort_report(
     tables: Sequence[Coverages],
     analyses: Sequence[Analysis],
     members: Sequence[Member],
+    margins: Sequence[MarginResult] = (),
 ) -> Path:
     """Write `cohort.html` and return its path.
 
@@ -69,8 +71,10 @@ def write_cohort_report(
             for table, analysis in zip(tables, analyses, strict=True)
         ],
         curves=None if figure is None else embedded(figure),
+        margins=by_target(margins),
         members=members,
         counts=Counter(member.state for member in members),
+        doubtful=[member for member in members if member.metrics and not member.accepted],
         unfinished=[member for member in members if member.state != "done"],
         followed=sum(m.metrics is not None and m.metrics.get("coverage") is not None for m in members),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gliodil import __version__
-from gliodil.cohort.inputs import Row
+from gliodil.cohort.rows import Row
 from gliodil.cohort.status import describe_error
 from gliodil.cohort.task import Outcome, plan_row, record_failure
 from gliodil.cohort.validate import Check, Request, check_row, write_check_table

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-RESAMPLES = 20_000
-LEVEL = 0.95
+from gliodil.planning.bootstrap import RESAMPLES, bootstrap_interval
+
 TRIM = 0.1
 """Share of patients cut off at each end for the trimmed mean."""
 
@@ -105,25 +105,6 @@ def paired(
         p_t=_known(stats.ttest_1samp(d, 0.0).pvalue) if several and np.ptp(d) > 0 else None,
         influence=_influence(d, patients, resamples=resamples, seed=seed),
     )
-
-
-def bootstrap_interval(
-    differences: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float | None, float | None]:
-    """Return the 95 % percentile-bootstrap interval of the mean; (None, None) for fewer than two values."""
-    if differences.size < 2:
-        return None, None
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
-    found = stats.bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
 
 
 def _influence(

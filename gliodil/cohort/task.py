@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from gliodil import __version__
 from gliodil.cohort.curves import CURVE_FILE, write_curves
-from gliodil.cohort.inputs import Row
+from gliodil.cohort.margins import are_scored, write_margins
+from gliodil.cohort.rows import Row
 from gliodil.cohort.status import (
     LOG_FILE,
     configuration_hash,
@@ -26,8 +27,10 @@ from gliodil.cohort.status import (
     write_status,
 )
 from gliodil.cohort.validate import Check, Request, decide
+from gliodil.data.registration.prepare import restore
 from gliodil.errors import GliodilError
 from gliodil.pipeline import logged_to, plan_patient
+from gliodil.reporting.folder import PREPROCESS
 from gliodil.reporting.metrics import peak_memory_mb
 
 logger = logging.getLogger(__name__)
@@ -109,13 +112,16 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
                 out,
                 config=request.config,
                 rule=request.rule,
+                rank=request.rank,
                 resume=not request.force,
                 progress=progress,
             )
-            if planned.fit is not None or not (out / CURVE_FILE).exists():
-                say(stage="coverage")
-                write_curves(patient, out, request.rule)
             warnings = list(planned.metrics["warnings"])
+            if planned.fit is not None or not _is_scored(row, check, out):
+                say(stage="coverage")
+                patient = restore(patient, out / PREPROCESS)
+                write_curves(patient, out, request.rule)
+                warnings += write_margins(patient, out, request.rule, row.densities)
             say(state="done", stage="done", warnings=warnings)
         except Exception as error:
             if isinstance(error, GliodilError):
@@ -125,6 +131,10 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
             say(state="failed", error=told)
             return Outcome(row.identity, "failed", status["seconds"], error=told)
     return Outcome(row.identity, "done", status["seconds"], planned.fit is None, len(warnings))
+
+
+def _is_scored(row: Row, check: Check, out: Path) -> bool:
+    return not check.followed or ((out / CURVE_FILE).exists() and are_scored(out, row.densities))
 
 
 def _decided_elsewhere(row: Row, check: Check, request: Request) -> Outcome | None:
@@ -141,6 +151,7 @@ def _decided_elsewhere(row: Row, check: Check, request: Request) -> Outcome | No
     if (
         check.fingerprint is not None
         and decide(request.out / row.place, check.fingerprint, request)[0] == "done"
+        and _is_scored(row, check, request.out / row.place)
     ):
         return Outcome(row.identity, "done", 0.0, True, len(status.get("warnings") or ()))
     return None

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gliodil.cohort.inputs import Row
+from gliodil.cohort.margins import are_scored
+from gliodil.cohort.rows import Row
 from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError
 from gliodil.inference.config import FitConfig
-from gliodil.pipeline import DEFAULT_RULE, fingerprint, finished, settings_record
+from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.preflight import check
 
 CHECK_FILE = "cohort_check.tsv"
@@ -33,13 +34,14 @@ class Request:
     rule: str = DEFAULT_RULE
     force: bool = False
     retry_failed: bool = False
+    rank: str = DEFAULT_RANK
     started: float = 0.0
     """When this run began [s since the epoch]; what another runner finished later is not done again."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that enter the fingerprint of a result."""
-        return settings_record(self.config, self.rule)
+        return settings_record(self.config, self.rule, rank=self.rank)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Check:
     inputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hashes: Mapping[str, Any] = field(default_factory=dict)
+    followed: bool = False
+    """Whether there is a recurrence to cover."""
     error: Mapping[str, Any] | None = None
     """As in `status.json`, for what cannot be run and for what failed before."""
 
@@ -74,7 +78,10 @@ def check_row(row: Row, request: Request) -> Check:
         if isinstance(error, GliodilError):
             error.for_patient(row.identity)
         return Check(row.identity, "invalid", hashes=input_hashes(row.find()), error=describe_error(error))
+    followed = patient.recurrence is not None
     decision, known = decide(out, wanted, request)
+    if decision == "done" and followed and not are_scored(out, row.densities):
+        decision = "run"  # the plan is kept, and only what is missing computed
     described = patient.describe()[0]
     return Check(
         row.identity,
@@ -87,6 +94,7 @@ def check_row(row: Row, request: Request) -> Check:
         ("seg", *patient.volumes),
         tuple(dict.fromkeys((*patient.warnings, *notes))),
         input_hashes(patient.files),
+        followed,
         known,
     )
 

@@ -8,7 +8,7 @@ stretch of τ = 5 days is integrated in a box around u > ε only, ε = 1e-6. The
     r = √(4 D_w τ (ρτ + ln 1/ε))
 
 further: a unit source spreads below ε beyond r within τ (heat kernel times e^{ρτ}), so the box's border,
-which lets nothing pass, stays free of tumour.
+which lets nothing pass, stays free of tumour. Where D or ρ vary in space, r is that of the fastest place.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def grow(
     days: int,
     level: float,
     limit_ml: float,
+    proliferation: NDArray[np.floating] | None = None,
     on_day: Callable[[int, float], None] | None = None,
 ) -> tuple[Density, int]:
     """Grow a density until a day, or until the first day on which it exceeds `level` in `limit_ml`.
@@ -88,13 +89,15 @@ def grow(
     density
         u at the start, 3-D, in [0, 1], zero where `white` + `grey` is below 0.1.
     white, grey
-        Tissue fractions on the same grid, in [0, 1].
+        Tissue fractions on the same grid, in [0, 1]; larger where cells move faster than in plain tissue.
     spacing
         Voxel spacing [mm].
     days
         Longest time to grow [day].
     level, limit_ml
         Growth stops when the volume of u > level reaches this [mL].
+    proliferation
+        Factor on ρ, place by place, on the same grid; None for 1.
     on_day
         Called with (day, volume above `level` [mL]) after every day.
 
@@ -110,10 +113,16 @@ def grow(
 
     u = density.copy()
     voxel_ml = math.prod(spacing) / 1000
+    faster = 1.0 if proliferation is None else float(proliferation.max())
+    fastest = Rates(
+        rates.diffusivity * max(1.0, float((white + grey).max())),
+        rates.proliferation * max(1.0, faster),
+        rates.wm_gm_ratio,
+    )
     day, volume = 0, 0.0
     while day < days and volume < limit_ml and (u > FLOOR).any():
         stretch = min(STRETCH_DAYS, days - day)
-        pad = [math.ceil(rates.reach_mm(stretch) / h) + 1 for h in spacing]
+        pad = [math.ceil(fastest.reach_mm(stretch) / h) + 1 for h in spacing]
         box = tuple(
             slice(max(s.start - p, 0), s.stop + p) for s, p in zip(bounding_box(u > FLOOR), pad, strict=True)
         )
@@ -121,6 +130,9 @@ def grow(
         grid = Grid(_triple(start.shape), spacing, dtype=torch.float32)
         tissue = (torch.as_tensor(fraction[box].copy()) for fraction in (white, grey))
         model = FisherKolmogorov.on(grid, *tissue)
+        rho: float | torch.Tensor = rates.proliferation
+        if proliferation is not None:
+            rho = grid.field((rates.proliferation * proliferation[box]).astype(np.float32))
         first = day
 
         def check(step: int, field, first=first) -> bool:  # type: ignore[no-untyped-def]
@@ -134,7 +146,7 @@ def grow(
             model,
             grid.field(start),
             diffusivity=rates.diffusivity,
-            proliferation_rate=rates.proliferation,
+            proliferation_rate=rho,
             wm_gm_ratio=rates.wm_gm_ratio,
             duration=stretch,
             steps=stretch,

@@ -26,6 +26,9 @@ STRONG = 0.25
 EXCLUDED = -0.2
 """Score below which a reading is out of the question when no convention was named."""
 
+OPEN_RIM = 1 / 3
+"""Rim, as a part of the best reading's, below which a reading with all three layers is out of the question too."""
+
 
 def check_labels(segmentation: Volume, convention: LabelConvention) -> tuple[str, ...]:
     """Check that a segmentation fits a stated convention; return warnings.
@@ -76,6 +79,9 @@ def detect_convention(segmentation: Volume) -> tuple[LabelConvention, tuple[str,
         If there is no tumour, or not exactly one convention is consistent.
     """
     counts = label_counts(segmentation)
+    if set(counts) == {1}:
+        note = "labels: no convention was named; a mask of one label, 1, is read as gross tumour (core)"
+        return CONVENTIONS["gtv"], (note,)
     fitting = _readings(segmentation, counts)
     if not fitting:
         raise LabelError(
@@ -86,8 +92,10 @@ def detect_convention(segmentation: Volume) -> tuple[LabelConvention, tuple[str,
             remedy="relabel the segmentation to one of these",
         )
     consistent = [r for r in fitting if r.has_core and (r.score is None or r.score >= EXCLUDED)]
-    layered = [r for r in consistent if r.is_layered]
-    candidates = layered or consistent
+    best_rim = max((r.rim for r in consistent if r.is_complete), default=0.0)
+    closed = [r for r in consistent if not r.is_complete or r.rim >= OPEN_RIM * best_rim]
+    layered = any(r.is_layered for r in closed)
+    candidates = [r for r in closed if r.is_complete] if layered else closed
     meanings = {tuple(sorted(r.roles.items())) for r in candidates}
     unsupported = all(r.score is None or r.score < 0 for r in candidates)
     if len(meanings) != 1 or unsupported:
@@ -157,13 +165,13 @@ def _doubt(given: Reading) -> str:
 
 
 def _readings(segmentation: Volume, counts: dict[int, int]) -> list[Reading]:
-    """Return the readings of all conventions that know the labels but for specks, most plausible first."""
+    """Return the readings of all conventions the labels may follow but for specks, most plausible first."""
     total = sum(counts.values())
     common = _common(counts)
     known = [
         convention
         for convention in CONVENTIONS.values()
-        if set(common) <= convention.labels
+        if set(convention.recognised_by) <= set(common) <= convention.labels
         and sum(n for label, n in counts.items() if label not in convention.labels) < SPECK_FRACTION * total
     ]
     if not known:

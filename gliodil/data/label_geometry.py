@@ -35,7 +35,7 @@ class Reading:
     score: float | None
     """Mean evidence in [-1, 1]; None where fewer than two tumour parts are present."""
     rim: float
-    """Part of the necrotic surface that faces enhancing tumour, 0 to 1."""
+    """Part of the surface of necrosis proper that faces enhancing tumour, 0 to 1."""
 
     @property
     def has_core(self) -> bool:
@@ -87,9 +87,13 @@ def read_as(convention: LabelConvention, labels: tuple[int, ...], counts: NDArra
     roles = {label: role for label in labels if (role := convention.role_of(label)) is not None}
     surfaces = np.maximum(counts.sum(axis=1), 1)
 
-    def share(inner: str, outer: str) -> float | None:
-        """Part of the surface of one role that faces another; None if either is absent."""
-        rows = [k for k, label in enumerate(labels, start=1) if roles.get(label) == inner]
+    def share(inner: str, outer: str, *, only: int | None = None) -> float | None:
+        """Part of the surface of one role (one label of it) that faces another; None if either is absent."""
+        rows = [
+            k
+            for k, label in enumerate(labels, start=1)
+            if roles.get(label) == inner and only in (None, label)
+        ]
         columns = [k for k, label in enumerate(labels, start=1) if roles.get(label) == outer]
         if outer == "background":
             columns = [0]
@@ -105,4 +109,5 @@ def read_as(convention: LabelConvention, labels: tuple[int, ...], counts: NDArra
     )
     evidence = [high - low for high, low in pairs if high is not None and low is not None]
     score = float(np.mean(evidence)) if evidence else None
-    return Reading(convention, roles, score, share("necrotic", "enhancing") or 0.0)
+    proper = next((label for label in convention.necrotic if label in roles), None)
+    return Reading(convention, roles, score, share("necrotic", "enhancing", only=proper) or 0.0)

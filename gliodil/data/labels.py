@@ -2,13 +2,16 @@
 
 | name             | necrotic | oedema | enhancing | cavity | used by |
 |------------------|----------|--------|-----------|--------|---|
+| brats-2013       | 1, 3     | 2      | 4         |        | BraTS 2013-2015: 1 necrosis, 3 non-enhancing core |
 | brats-2017       | 1        | 2      | 4         |        | BraTS 2017-2022 |
 | brats-2023       | 1        | 2      | 3         |        | BraTS 2023+ before treatment |
 | brats-2024-post  | 1        | 2      | 3         | 4      | BraTS 2024+ after treatment, PredictGBM |
 | gliodil          | 4        | 3      | 1         |        | data and code published with GliODIL |
 | decathlon        | 2        | 1      | 3         |        | Medical Segmentation Decathlon, Task01 |
+| gtv              |          |        | 1         |        | binary masks: gross tumour, or its enhancing rim |
 
-"Necrotic" stands for the necrotic and non-enhancing tumour core throughout.
+"Necrotic" stands for the necrotic and non-enhancing tumour core throughout; where it has several labels, the first is
+necrosis proper.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ class LabelConvention:
     oedema: tuple[int, ...]
     enhancing: tuple[int, ...]
     cavity: tuple[int, ...] = ()
+    recognised_by: tuple[int, ...] = ()
+    """Labels without any of which the convention has to be named: fewer would fit a commoner one as well."""
 
     @property
     def labels(self) -> frozenset[int]:
@@ -52,9 +57,13 @@ CONVENTIONS: Mapping[str, LabelConvention] = MappingProxyType(
         for convention in (
             LabelConvention("brats-2017", necrotic=(1,), oedema=(2,), enhancing=(4,)),
             LabelConvention("brats-2023", necrotic=(1,), oedema=(2,), enhancing=(3,)),
+            LabelConvention(
+                "brats-2013", necrotic=(1, 3), oedema=(2,), enhancing=(4,), recognised_by=(1, 2, 3, 4)
+            ),
             LabelConvention("brats-2024-post", necrotic=(1,), oedema=(2,), enhancing=(3,), cavity=(4,)),
             LabelConvention("gliodil", necrotic=(4,), oedema=(3,), enhancing=(1,)),
             LabelConvention("decathlon", necrotic=(2,), oedema=(1,), enhancing=(3,)),
+            LabelConvention("gtv", necrotic=(), oedema=(), enhancing=(1,)),
         )
     }
 )

@@ -19,6 +19,7 @@ from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
+from gliodil.data.rim_filling import fill_rims
 from gliodil.data.segmentation import read_mask, read_segmentation
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError
@@ -152,7 +153,8 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     else:
         convention = read.convention or get_convention(labels or "")
         notes = check_labels(segmentation, convention)
-    warnings += [*notes, *checks.check_resolution(segmentation)]
+    segmentation, filled = fill_rims(segmentation, convention)
+    warnings += [*notes, *filled, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
     if not tumour.any():  # all that could be seen was resected
         tumour = segmentation.mask(convention.cavity)

@@ -202,6 +202,7 @@ def load_patient(
     files: Mapping[str, Path | str] | None = None,
     labels: str | None = None,
     identity: str | None = None,
+    tissue_source: TissueSource = "given",
 ) -> Patient:
     """Read a patient from a folder of NIfTI files or DICOM series, from named files, or from both.
 
@@ -221,6 +222,9 @@ def load_patient(
         Name of the label convention; by default it is told from labels and geometry, or refused.
     identity
         Name of the patient; by default that of the folder (of the segmentation).
+    tissue_source
+        `"template"` if tissue maps among the files were carried from a template by a registration, which is off by
+        millimetres: fits then blur them and do not take their fluid for a wall.
 
     Raises
     ------
@@ -248,6 +252,7 @@ def load_patient(
         files=chosen.files,
         sources=loaded.sources,
         series=chosen.series,
+        tissue_source=tissue_source,
     )
 
 

@@ -9,6 +9,8 @@
 
 The tissue maps of the patient are those of the healthy anatomy: no mass effect. Draw k of a seed depends on
 (seed, foci, k) alone; the first plausible one is taken.
+
+Realistic patients (`gliodil.data.realistic`) are made in another way: as wrong as people are.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from gliodil.data.draw import VISIBLE_ML, Draw, allowed_origins, draw_tumour, ob
 from gliodil.data.growth import Density, grow, seed_density
 from gliodil.data.observe import CONVENTION, fet_pet, label_recurrence, segment
 from gliodil.data.patient import Patient
+from gliodil.data.realistic import simulate_realistic
 from gliodil.data.synthetic_patient import UNITS, SyntheticPatient
 from gliodil.data.template import Anatomy, load_anatomy
 from gliodil.errors import InputError, NumericsError
@@ -40,19 +43,26 @@ MAX_DRAWS = 200
 
 
 def simulate(
-    *, foci: int = 1, seed: int = 0, resolution_mm: float = 1.0, progress: Progress | None = None
+    *,
+    foci: int | None = None,
+    seed: int = 0,
+    resolution_mm: float = 1.0,
+    realistic: bool = False,
+    progress: Progress | None = None,
 ) -> SyntheticPatient:
     """Return a synthetic patient; equal arguments give equal patients.
 
     Parameters
     ----------
     foci
-        Number of places the tumour grows from, 1 or 3.
+        Number of places the tumour grows from, 1 or 3; None for one, or, in realistic patients, as drawn.
     seed
         Which patient, 0 or more.
     resolution_mm
         Voxel size, whole millimetres from 1 to 8. Infiltration lengths are 0.4 to 2.4 mm: what is coarser
         than 1 mm is for quick tests.
+    realistic
+        Whether growth, tissue maps and labels are as wrong as people's (`gliodil.data.realistic`).
     progress
         Called after each simulated day with the stage (`"growth"`, `"recurrence"`), the day, and the volume
         of the visible or recurrent tumour [mL]; the days start again with every draw.
@@ -65,14 +75,23 @@ def simulate(
         If nilearn, whose wheel holds the anatomy, is not installed.
     """
     _check(foci, seed)
-    return simulate_in(load_anatomy(resolution_mm=resolution_mm), foci=foci, seed=seed, progress=progress)
+    anatomy = load_anatomy(resolution_mm=resolution_mm)
+    return simulate_in(anatomy, foci=foci, seed=seed, realistic=realistic, progress=progress)
 
 
 def simulate_in(
-    anatomy: Anatomy, *, foci: int = 1, seed: int = 0, progress: Progress | None = None
+    anatomy: Anatomy,
+    *,
+    foci: int | None = None,
+    seed: int = 0,
+    realistic: bool = False,
+    progress: Progress | None = None,
 ) -> SyntheticPatient:
     """Return what `simulate` returns, in an anatomy that is at hand already (for many patients in a row)."""
     _check(foci, seed)
+    if realistic:
+        return simulate_realistic(anatomy, seed=seed, foci=foci, progress=progress)
+    foci = foci or 1
     below = anatomy.infratentorial()
     allowed = allowed_origins(anatomy, below)
     for number in range(MAX_DRAWS):
@@ -165,8 +184,8 @@ def _observe(
     )
 
 
-def _check(foci: int, seed: int) -> None:
-    if foci not in (1, 3):
+def _check(foci: int | None, seed: int) -> None:
+    if foci not in (None, 1, 3):
         raise InputError("Synthetic tumours have one or three foci.", expected="1 or 3", found=str(foci))
     if seed < 0:
         raise InputError("The seed must not be negative.", expected="0, 1, 2, ...", found=str(seed))

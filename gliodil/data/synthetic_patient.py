@@ -29,6 +29,27 @@ UNITS = {
 }
 """Unit of each parameter of a synthetic patient; origins are in world coordinates (RAS+)."""
 
+DISTORTIONS = {
+    "csf_speed": "1",
+    "origin_delays_days": "day",
+    "registration_error_mm": "mm",
+    "mass_effect_mm": "mm",
+    "oedema_mm": "mm",
+    "rim_mm": "mm",
+    "diffusion_log_sd": "1",
+    "proliferation_log_sd": "1",
+    "boundary_noise_mm": "mm",
+    "label_set": "name",
+    "satellite_mm": "mm",
+}
+"""Further parameters of a realistic patient (`gliodil.data.realism`).
+
+The registration error is the root mean square of the maps' displacement near the visible tumour; the standard
+deviations are those of ln D and ln ρ there. A front in CSF has `csf_speed` times its speed in white matter. Origins
+are where they were planted, before the tissue was pushed away; one whose day is after the imaging did not grow;
+`satellite_mm` is where a focus started after imaging, or null.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPatient:
@@ -42,7 +63,8 @@ class SyntheticPatient:
     truth
         Tumour-cell density in [0, 1] at the time of imaging, on the same grid.
     parameters
-        What the tumour was made with; keys and units as in `UNITS`. The infiltration length is √(D_w/ρ).
+        What the tumour was made with; keys and units as in `UNITS` and `DISTORTIONS`. The infiltration length is
+        √(D_w/ρ).
     volumes_ml
         Volumes of the visible tumour, its core, and the enhancing and whole recurrence [mL].
     settings
@@ -70,7 +92,7 @@ class SyntheticPatient:
             "label_convention": self.patient.convention.name,
             "settings": dict(self.settings),
             "parameters": dict(self.parameters),
-            "units": UNITS,
+            "units": {name: (UNITS | DISTORTIONS)[name] for name in self.parameters},
             "volumes_ml": dict(self.volumes_ml),
         }
         volumes = {"seg": self.patient.segmentation, **self.patient.volumes, "truth_density": self.truth}

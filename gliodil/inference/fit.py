@@ -28,6 +28,7 @@ import torch
 from gliodil.data.longitudinal import LongitudinalPatient
 from gliodil.data.patient import Patient
 from gliodil.errors import InputError, NumericsError
+from gliodil.inference.agreement import agreement
 from gliodil.inference.case import Case, set_up
 from gliodil.inference.checkpoint import Checkpoint, fit_key
 from gliodil.inference.config import FitConfig
@@ -308,9 +309,10 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         warnings.append(UNRELIABLE)
     if found.status != "converged":
         warnings.append(f"The fit did not converge. {found.message}")
+    density = case.volume_on(outcome.levels[-1], patient.segmentation)
     evaluations, seconds, totals, stages = zip(*record.rows, strict=True) if record.rows else ((),) * 4
     return Fit(
-        density=case.volume_on(outcome.levels[-1], patient.segmentation),
+        density=density,
         parameters=parameters,
         status=found.status,
         message=found.message,
@@ -321,7 +323,12 @@ def _result(patient: Patient, case: Case, config: FitConfig, outcome: Outcome, r
         method=config.method,
         physics=outcome.physics,
         origins_mm=tuple(case.world(origin) for origin in p.origins),
-        label_misfit_mm=outcome.misfit_mm,
+        agreement=agreement(
+            patient,
+            density,
+            threshold_core=float(p.threshold_core),
+            threshold_oedema=float(p.threshold_oedema),
+        ),
         optimizer=outcome.optimizer or config.optimizer,
         grid_shape=case.grid.shape,
         steps=config.steps,

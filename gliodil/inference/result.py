@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gliodil.data.volume import Volume
+from gliodil.inference.agreement import Agreement
 
 RATES_NOTE = (
     "One scan fixes ratios, not rates: the infiltration length holds for any duration of growth, diffusivity and "
@@ -80,8 +81,10 @@ class Fit:
         while before the scan) or ``"soft"`` (it may be violated at a price).
     origins_mm
         Centres of all foci, world RAS+; ``origin_mm`` is the first.
-    label_misfit_mm
-        Mean distance between the boundaries of the density and of the labels [mm]; None where not determined.
+    agreement
+        How the density agrees with the labels on their own grid (``inference.agreement``); None where there are none.
+    growth
+        Name of the growth law.
     """
 
     density: Volume
@@ -103,7 +106,13 @@ class Fit:
     warnings: tuple[str, ...] = field(default=())
     physics: str = "soft"
     origins_mm: tuple[tuple[float, float, float], ...] = ()
-    label_misfit_mm: float | None = None
+    agreement: Agreement | None = None
+    growth: str = "fisher-kolmogorov"
+
+    @property
+    def label_misfit_mm(self) -> float | None:
+        """Mean distance between the boundaries of the density and of the labels [mm]."""
+        return None if self.agreement is None else self.agreement.misfit_mm
 
     @property
     def converged(self) -> bool:

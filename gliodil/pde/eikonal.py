@@ -6,8 +6,8 @@ relative to 1. Upwind differences of first order (Rouy & Tourin 1992)
     Σ_axes  max((T − T_axis)/h_axis, 0)²  =  1/s²,      T_axis = the smaller of the two neighbours along the axis,
 
 are solved by Gauss-Seidel sweeps in the eight orders of the axes (Zhao, Math. Comp. 74 (2005) 603), which only visit
-voxels that a neighbour has improved (Bak, McLaughlin & Renzi, SIAM J. Sci. Comput. 32 (2010) 2853). Distances come out up
-to a tenth too long off the axes; who compares with straight distances divides by the same solution at speed 1.
+voxels that a neighbour has improved (Bak, McLaughlin & Renzi, SIAM J. Sci. Comput. 32 (2010) 2853). Distances come out
+up to a tenth too long off the axes; who compares with straight distances divides by the same solution at speed 1.
 """
 
 from __future__ import annotations

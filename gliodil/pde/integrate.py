@@ -2,7 +2,8 @@
 
 Heun's method (explicit trapezoid, second order in time): with λ the largest eigenvalue of the diffusion
 operator it is stable for λΔt ≤ 2, so every output interval is cut into as many equal substeps as that
-takes. Mass is conserved by the diffusion and u stays in [0, 1] up to round-off for Δt within the limit.
+takes. Mass is conserved by the diffusion and u stays in [0, 1] up to round-off for Δt within the limit. ρ is one number,
+or a field that differs from place to place.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ STABLE = 1.0
 """λΔt kept by each substep: half of Heun's limit, inside which the scheme also preserves positivity."""
 
 
-def substeps_needed(coefficients: Faces, cells: int, dt: float, rho: float) -> int:
+def substeps_needed(coefficients: Faces, cells: int, dt: float, rho: float | torch.Tensor) -> int:
     """Return the number of equal substeps that keep (λ + ρ)Δt within the stable range."""
-    stiffness = float(spectral_bound(coefficients, cells)) + abs(rho)
+    fastest = float(rho.abs().max()) if isinstance(rho, torch.Tensor) else abs(rho)
+    stiffness = float(spectral_bound(coefficients, cells)) + fastest
     if not math.isfinite(stiffness):
         raise NumericsError("The diffusion coefficients are not finite.", found=f"bound {stiffness}")
     return max(1, math.ceil(stiffness * dt / STABLE))
@@ -34,7 +36,7 @@ def integrate(
     u0: torch.Tensor,
     *,
     diffusivity: float,
-    proliferation_rate: float,
+    proliferation_rate: float | torch.Tensor,
     wm_gm_ratio: float,
     duration: float,
     steps: int,
@@ -47,7 +49,7 @@ def integrate(
     u0
         Initial density, shape (N,), in [0, 1].
     diffusivity, proliferation_rate, wm_gm_ratio
-        D_w [mm²/day], ρ [1/day] and R [-].
+        D_w [mm²/day], ρ [1/day] (a number or a field of shape (N,)) and R [-].
     duration, steps
         Time span [day] and number of output intervals; substeps are added as stability demands.
     on_level
@@ -78,8 +80,20 @@ def integrate(
     return u
 
 
-def rate_(out: torch.Tensor, u: torch.Tensor, coefficients: Faces, rho: float, scratch: torch.Tensor) -> None:
+def rate_(
+    out: torch.Tensor,
+    u: torch.Tensor,
+    coefficients: Faces,
+    rho: float | torch.Tensor,
+    scratch: torch.Tensor,
+) -> None:
     """Write A(u) = ∇·(D∇u) + ρ|u|(1−u) into ``out``; no temporaries."""
+    if isinstance(rho, torch.Tensor):
+        rate_(out, u, coefficients, 0.0, scratch)
+        torch.abs(u, out=scratch)
+        scratch.addcmul_(scratch, u, value=-1)  # |u| − |u|u
+        out.addcmul_(scratch, rho)
+        return None
     if fused.applies(u):
         return fused.rate_(out, u, coefficients, rho)
     torch.abs(u, out=out)

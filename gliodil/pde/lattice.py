@@ -21,8 +21,8 @@ white matter on voxels of 1 mm and k' such that Γ(a k' h)/k' = Γ(a k 1 mm)/k, 
 
     D' = c/ψ_h'(k'),      ρ' = c k' − D' ψ_h(k') ,
 
-which have the same speed and the same width on cells of h. In grey matter, ρ' being one number, D'_g is the one of the
-same speed. On cells of 1 mm nothing changes. ρ/2 < ρ' < 2ρ.
+which have the same speed and the same width on cells of h. In grey matter and fluid, ρ' being one number, D' is the
+one of the same speed. On cells of 1 mm nothing changes. ρ/2 < ρ' < 2ρ.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ REFERENCE_MM = 1.0
 """Voxel size on which rates have their meaning."""
 ANISOTROPY = math.sqrt(3 / 5)
 """a: root of the mean of n_x⁴ + n_y⁴ + n_z⁴ over directions."""
-
-_WIDTH = (0.091, 1.14, 1.17)
+WIDTH = (0.091, 1.14, 1.17)
+"""Exponent and scales of Γ, fitted to fronts 20 and 60 infiltration lengths from where they started."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _decay(ratio: torch.Tensor, h: float) -> torch.Tensor:
 
 def _log_widths(x: torch.Tensor) -> torch.Tensor:
     """Return ln Γ(x)/Γ(0): the width of a front in units of its tail's 1/k, relative to that on fine cells."""
-    return -_WIDTH[0] * torch.log1p((x / _WIDTH[1]).square() + (x / _WIDTH[2]) ** 4)
+    return -WIDTH[0] * torch.log1p((x / WIDTH[1]).square() + (x / WIDTH[2]) ** 4)
 
 
 def _decay_at_width(width: torch.Tensor, h: float) -> torch.Tensor:
@@ -161,8 +161,8 @@ def _decay_at_width(width: torch.Tensor, h: float) -> torch.Tensor:
         rtol=1e-14,
     )
     # d ln(x/Γ)/d ln x
-    p, q = (x / _WIDTH[1]) ** 2, (x / _WIDTH[2]) ** 4
-    slope = 1 + _WIDTH[0] * (2 * p + 4 * q) / (1 + p + q)
+    p, q = (x / WIDTH[1]) ** 2, (x / WIDTH[2]) ** 4
+    slope = 1 + WIDTH[0] * (2 * p + 4 * q) / (1 + p + q)
     return x * (1 + ((h / width).log() - math.log(target)) / slope) / h
 
 

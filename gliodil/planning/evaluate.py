@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gliodil.data.labels import LabelConvention, get_convention
-from gliodil.data.nifti import read_nifti
+from gliodil.data.nifti import read_nifti, write_nifti
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.planning.coverage import Coverage, coverage
@@ -51,11 +51,17 @@ def evaluate_plan_folder(
     """
     plans = _read_plans(Path(out))
     found = recurrence if isinstance(recurrence, Volume) else read_nifti(recurrence, kind="label")
-    placed = _onto(found, plans["standard"])
+    placed = onto_plan(found, plans["standard"])
     masks = {name: volume.data > 0 for name, volume in plans.items()}
-    result = coverage(placed, masks, _convention(found, convention))
+    result = coverage(placed, masks, label_meaning(found, convention))
     assert result is not None
     return result
+
+
+def keep_recurrence(out: Path, recurrence: Path) -> Path:
+    """Write a follow-up's labels into a plan folder, on its grid, for what is compared with the plan later."""
+    grid = read_nifti(out / "ctv_standard.nii.gz", kind="label")
+    return write_nifti(read_nifti(recurrence, kind="label").resample_to(grid), out / "recurrence.nii.gz")
 
 
 def _read_plans(out: Path) -> dict[str, Volume]:
@@ -72,7 +78,7 @@ def _read_plans(out: Path) -> dict[str, Volume]:
     return {name: read_nifti(file, kind="label") for name, file in files.items()}
 
 
-def _onto(recurrence: Volume, plan: Volume) -> Volume:
+def onto_plan(recurrence: Volume, plan: Volume) -> Volume:
     """Return the recurrence on the plan's grid; refuse one that lies elsewhere."""
     placed = recurrence.resample_to(plan)
     before = np.count_nonzero(recurrence.data) * recurrence.voxel_volume_ml
@@ -90,7 +96,8 @@ def _onto(recurrence: Volume, plan: Volume) -> Volume:
     return placed
 
 
-def _convention(recurrence: Volume, convention: str | LabelConvention | None) -> LabelConvention:
+def label_meaning(recurrence: Volume, convention: str | LabelConvention | None) -> LabelConvention:
+    """Return the convention of a follow-up's labels; only a binary map can do without a name."""
     if convention is not None:
         return get_convention(convention) if isinstance(convention, str) else convention
     labels = np.unique(recurrence.data[recurrence.data != 0])

@@ -24,6 +24,16 @@ from gliodil.planning.geodesic import trimmed_ctv
 from gliodil.planning.margins import margin_map, margin_summary
 from gliodil.planning.organs import Organs, check_organs, excluded_organs, organs_mask, organs_ml
 from gliodil.planning.plans import Plans, Targets
+from gliodil.planning.ranking import (
+    CALIBRATED,
+    Rank,
+    Ranking,
+    check_rank,
+    ctv_end,
+    probability_volume,
+    reach_ranking,
+    reach_volume,
+)
 from gliodil.planning.rules import PlanRule, get_rule
 
 __all__ = ["Plans", "plan"]
@@ -42,6 +52,7 @@ def plan(
     source: Fit | Volume,
     *,
     rule: str | PlanRule = "benchmark-15mm",
+    rank: Rank | None = None,
     organs: Organs | None = None,
     exclude: Collection[str] = (),
 ) -> Plans:
@@ -55,6 +66,9 @@ def plan(
         A fit, or a density in [0, 1] as scalar volume; on another grid it is resampled.
     rule
         A rule, the name of a packaged one, or a file (ending in `.toml`).
+    rank
+        What the model CTV takes first: `reach` (default for a fit) or `density` (default for a density), see
+        `ranking.py`.
     organs
         Masks of organs at risk by name, on the grid of the segmentation; not zero is inside.
     exclude
@@ -73,15 +87,22 @@ def plan(
     """
     rule = get_rule(rule) if isinstance(rule, str) else rule
     density = source.density if isinstance(source, Fit) else source
+    if rank is None:
+        rank = "reach" if isinstance(source, Fit) and source.method != "given" else "density"
     try:
-        return _plan(patient, density, rule, organs or {}, exclude)
+        return _plan(patient, density, rule, check_rank(rank), organs or {}, exclude)
     except GliodilError as error:
         error.for_patient(patient.identity)
         raise
 
 
 def _plan(
-    patient: Patient, density: Volume, rule: PlanRule, organs: Organs, exclude: Collection[str]
+    patient: Patient,
+    density: Volume,
+    rule: PlanRule,
+    rank: Rank,
+    organs: Organs,
+    exclude: Collection[str],
 ) -> Plans:
     grid = patient.segmentation
     warnings: list[str] = []
@@ -96,10 +117,13 @@ def _plan(
 
     brain = patient.brain & ~forbidden
     distance = distance_from(gtv, orthogonal_spacing(grid.affine), region=brain)
-    ranking = density.data
-    if "cavity" in rule.gtv:
-        ranking = np.where(patient.cavity, ABOVE_ANY_DENSITY, ranking)
     where = domain(patient, rule, forbidden, warnings)
+    if rank == "reach":
+        ranking = reach_ranking(patient, gtv, brain, rule.margin_mm)
+    elif "cavity" in rule.gtv:
+        ranking = Ranking(np.where(patient.cavity, ABOVE_ANY_DENSITY, density.data))
+    else:
+        ranking = Ranking(density.data)
     full = _targets(grid, gtv, brain, where, ranking, distance, rule.margin_mm, rule.ptv_mm)
     initial = None
     if rule.initial is not None:
@@ -107,13 +131,21 @@ def _plan(
         if not patient.oedema.any() and rule.initial.margin_without_oedema_mm is not None:
             margin_mm = rule.initial.margin_without_oedema_mm
         gtv1 = compartments_mask(patient, rule.initial.gtv)
-        initial = _targets(grid, gtv1, brain, where, ranking, distance, margin_mm, rule.ptv_mm, within=full)
+        first = ranking
+        if rank == "reach":
+            first = reach_ranking(patient, gtv1, brain, margin_mm)
+            first = Ranking(
+                np.where(full.ctv["model"].data > 0, ABOVE_ANY_DENSITY, first.order), first.reach_mm
+            )
+        initial = _targets(grid, gtv1, brain, where, first, distance, margin_mm, rule.ptv_mm, within=full)
     for targets in filter(None, (full, initial)):
         _warn_cut(targets, rule.ptv_mm, warnings)
 
     standard, trimmed, model = (full.ctv[name] for name in ("standard", "trimmed", "model"))
     masks = {name: volume.data > 0 for name, volume in full.ctv.items()}
-    _warn_model(masks["model"], gtv & brain, grid.with_data(ranking, kind="scalar"), warnings)
+    if rank == "density":
+        _warn_model(masks["model"], gtv & brain, grid.with_data(ranking.order, kind="scalar"), warnings)
+    calibrated = set(rule.gtv) <= CALIBRATED
     named = full.named() | (initial.named("initial") if initial is not None else {})
     for warning in warnings:
         logger.warning("%s: %s", patient.identity, warning)
@@ -138,6 +170,10 @@ def _plan(
         organs_ml=organs_ml(organs, {name: volume.data > 0 for name, volume in named.items()}),
         organs_excluded=excluded,
         crossings=crossings(patient, gtv, masks, brain=brain, margin_mm=rule.margin_mm),
+        rank=rank,
+        reach=reach_volume(ranking, grid),
+        probability=probability_volume(ranking, gtv, grid) if calibrated else None,
+        ctv_end=ctv_end(ranking, masks["model"], density.data, calibrated=calibrated),
     )
 
 
@@ -146,7 +182,7 @@ def _targets(
     gtv: Mask,
     brain: Mask,
     where: Domain,
-    ranking: NDArray[np.floating],
+    ranking: Ranking,
     distance: NDArray[np.floating],
     margin_mm: float,
     ptv_mm: float,
@@ -164,7 +200,7 @@ def _targets(
     trimmed = trimmed_ctv(gtv, where, standard, spacing, margin_mm)
     if within is not None:
         trimmed |= within.ctv["trimmed"].data > 0
-    model = model_ctv(ranking, brain, distance, int(np.count_nonzero(standard)))
+    model = model_ctv(ranking.order, brain, distance, int(np.count_nonzero(standard)))
     masks = {"standard": standard, "trimmed": trimmed, "model": model}
     grown = {name: ptv(m, spacing, ptv_mm) for name, m in masks.items() if m.any()} if ptv_mm > 0 else {}
     return Targets(

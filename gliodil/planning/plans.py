@@ -16,12 +16,17 @@ from gliodil.planning.crossings import Crossings
 from gliodil.planning.rules import PlanRule
 from gliodil.planning.surfaces import margin_at, surface, write_surface
 
-OPTIONAL_FILES = tuple(
-    f"{kind}_{phase}{name}.nii.gz"
-    for kind, phase in (("ptv", ""), ("ctv", "initial_"), ("ptv", "initial_"))
-    for name in ("standard", "trimmed", "model")
+OPTIONAL_FILES = (
+    *(
+        f"{kind}_{phase}{name}.nii.gz"
+        for kind, phase in (("ptv", ""), ("ctv", "initial_"), ("ptv", "initial_"))
+        for name in ("standard", "trimmed", "model")
+    ),
+    "recurrence.nii.gz",
+    "reach.nii.gz",
+    "probability.nii.gz",
 )
-"""What `Plans.save` writes under some rules only."""
+"""What `Plans.save` writes under some rules, or with a follow-up, only."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Plans:
     gtv, standard, trimmed, model
         Label volumes (uint8, 0 or 1): gross tumour, and the CTVs of `ctv.py` and `geodesic.py`.
     density
-        Scalar volume (float32) in [0, 1] that ranked the voxels of the model CTV.
+        Scalar volume (float32) in [0, 1]: the fitted tumour-cell density, on the grid of the segmentation.
     margin
         Scalar volume (float32): distance from the GTV [mm] in the model CTV outside the GTV, 0 elsewhere.
     difference
@@ -91,6 +96,21 @@ class Plans:
         Organs that no CTV enters.
     crossings
         What lies beyond midline and tentorium and why, see `crossings.py`; None without `barriers`.
+    brain
+        Where a CTV may lie (uint8): the brain without excluded organs. Saved, so that other maps can be compared at
+        equal volume later; None where it was not kept.
+    recurrence
+        Labels of the follow-up, saved likewise; None without one.
+    rank
+        What ranked the voxels of the model CTV: `reach` or `density`, see `ranking.py`.
+    reach
+        Scalar volume (float32): expected reach from the GTV [mm], 0 in it, -1 outside the brain; None where density
+        ranks.
+    probability
+        Scalar volume (float32): probability of later tumour, see `later_tumour.py`; None where density ranks, or
+        the GTV is not one that it was calibrated for.
+    ctv_end
+        `reach_mm`, `probability` and `density` at the model CTV's last voxel; None where not known.
     """
 
     rule: PlanRule
@@ -112,6 +132,12 @@ class Plans:
     organs_ml: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     organs_excluded: tuple[str, ...] = ()
     crossings: Crossings | None = None
+    brain: Volume | None = None
+    recurrence: Volume | None = None
+    rank: str = "density"
+    reach: Volume | None = None
+    probability: Volume | None = None
+    ctv_end: Mapping[str, float | None] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
@@ -133,12 +159,22 @@ class Plans:
             "ctv_model": (self.model, np.uint8),
             "margin": (self.margin, np.float32),
             "plan_difference": (self.difference, np.int8),
+            "gtv": (self.gtv, np.uint8),
+        }
+        if self.brain is not None:
+            volumes["brain"] = (self.brain, np.uint8)
+        volumes |= {
+            name: (volume, np.float32)
+            for name, volume in (("reach", self.reach), ("probability", self.probability))
+            if volume is not None
         }
         more = {f"ptv_{name}": volume for name, volume in self.ptv.items()}
         if self.initial is not None:
             more |= self.initial.named("initial")
         volumes |= {name: (v, np.uint8) for name, v in more.items() if f"{name}.nii.gz" in OPTIONAL_FILES}
         paths = [write_nifti(v, folder / f"{name}.nii.gz", dtype=t) for name, (v, t) in volumes.items()]
+        if self.recurrence is not None:
+            paths.append(write_nifti(self.recurrence, folder / "recurrence.nii.gz"))
         return (*paths, *self._save_surfaces(folder / "surfaces"))
 
     def _save_surfaces(self, folder: Path) -> list[Path]:

@@ -25,29 +25,56 @@ if TYPE_CHECKING:
 
 LEVELS = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75)
 """Isolines, as fractions of carrying capacity."""
+LIKELY = (0.001, 0.003, 0.01, 0.03, 0.1, 0.25)
+"""Isolines of the probability of later tumour."""
+LIKELIEST = 0.5
+"""Where its scale ends: next to the GTV it is 0.4."""
 
 
 def density_figure(patient: Patient, plans: Plans) -> Figure:
     """Return the density as coloured bands with isolines labelled in per cent, and the GTV."""
+    return _bands(patient, plans, plans.density.data, LEVELS, 1.0, "Estimated tumour-cell density")
+
+
+def probability_figure(patient: Patient, plans: Plans) -> Figure | None:
+    """Return the probability of later tumour likewise, with the model CTV; None where it is not known."""
+    if plans.probability is None:
+        return None
+    shown = np.where(plans.gtv.data > 0, LIKELIEST, plans.probability.data)
+    title = "Probability of tumour at a later visit"
+    return _bands(patient, plans, shown, LIKELY, LIKELIEST, title, structures=("gtv", "model"))
+
+
+def _bands(
+    patient: Patient,
+    plans: Plans,
+    values: NDArray[Any],
+    levels: Sequence[float],
+    highest: float,
+    title: str,
+    structures: Sequence[str] = ("gtv",),
+) -> Figure:
+    """Return a map of fractions as coloured bands with isolines labelled in per cent, and outlines."""
     display = patient_display(patient, plans)
-    figure, panels = planes(patient, display, title="Estimated tumour-cell density", room=0.95)
-    bands = (*LEVELS, 1.0)
+    figure, panels = planes(patient, display, title=title, room=0.95)
+    bands = (*levels, highest)
     for axes, plane in zip(panels, PLANES, strict=True):
-        picture = display.cut(plans.density.data, plane)
+        picture = display.cut(values, plane)
         x, y = display.pixel_centres(plane)
         colours = axes.contourf(
-            x, y, np.minimum(picture, 1.0), levels=bands, colors=_band_colours(len(LEVELS)), alpha=0.55
+            x, y, np.minimum(picture, highest), levels=bands, colors=_band_colours(len(levels)), alpha=0.55
         )
-        _isolines(axes, display, plane, picture, LEVELS)
-        outline(axes, display, plane, plans.gtv.data, "gtv")
+        _isolines(axes, display, plane, picture, levels)
+        for name in structures:
+            outline(axes, display, plane, getattr(plans, name).data, name)
     first = panels[0].get_position()
     last = panels[-1].get_position()
     inches = figure.get_figwidth()
     bar_axes = figure.add_axes((last.x1 + 0.14 / inches, first.y0, 0.2 / inches, first.height))
     bar = figure.colorbar(colours, cax=bar_axes, ticks=list(bands), spacing="uniform")
-    bar.ax.set_yticklabels([f"{100 * level:.0f} %" for level in bands])
+    bar.ax.set_yticklabels([f"{100 * level:g} %" for level in bands])
     bar.ax.tick_params(labelsize=9.5, colors=INK)
-    dark_legend(figure, [line_handle("gtv")], columns=1)
+    dark_legend(figure, [line_handle(name) for name in structures], columns=len(structures))
     return figure
 
 
@@ -134,7 +161,7 @@ def _isolines(
         axes.text(
             float(place[0]),
             float(place[1]),
-            f"{100 * level:.0f} %",
+            f"{100 * level:g} %",
             ha="center",
             va="center",
             fontsize=8.5,

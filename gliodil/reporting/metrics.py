@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from gliodil import __version__
 from gliodil.data.patient import Patient
 from gliodil.inference.result import Fit, Parameter
+from gliodil.planning.acceptance import accept
+from gliodil.planning.later_tumour import COEFFICIENTS, MEANING, PATIENTS, SOURCE
 from gliodil.reporting.jsonable import jsonable
+from gliodil.reporting.summary import summary
 
 if TYPE_CHECKING:
     from gliodil.planning.export import Exported
@@ -65,6 +68,9 @@ def build_metrics(
         How brain mask and tissue maps were made, where they were not given.
     """
     notes = () if exported is None else exported.warnings
+    acceptance = accept(patient, fit, plans, registration=preprocessing)
+    if not acceptance.accepted:
+        notes = (f"Not accepted: {'; '.join(acceptance.reasons)}.", *notes)
     change, per_voxel = plans.difference.data, plans.difference.voxel_volume_ml
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -89,6 +95,14 @@ def build_metrics(
             "gtv_ml": plans.gtv_ml,
             "initial": _initial(plans),
         },
+        "summary": summary(plans, acceptance),
+        "acceptance": {"accepted": acceptance.accepted, "reasons": list(acceptance.reasons)},
+        "rank": plans.rank,
+        "ctv_end": dict(plans.ctv_end),
+        "level_at_ctv_end": plans.ctv_end.get("density"),
+        "probability": None
+        if plans.probability is None
+        else {"of": MEANING, "patients": PATIENTS, "source": SOURCE, "coefficients": COEFFICIENTS},
         "status": fit.status,
         "status_message": fit.message,
         "wall_s": wall_s,
@@ -111,7 +125,12 @@ def build_metrics(
             "method": fit.method,
             "optimizer": fit.optimizer,
             "physics": fit.physics,
+            "growth": fit.growth,
             "label_misfit_mm": fit.label_misfit_mm,
+            "core_below_level": None if fit.agreement is None else fit.agreement.core_below_level,
+            "lesions": None
+            if fit.agreement is None
+            else {"found": fit.agreement.lesions_found, "explained": fit.agreement.lesions_explained},
             "origins_mm": fit.origins_mm,
             "grid": fit.grid_shape,
             "steps": fit.steps,

@@ -105,7 +105,7 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "provenance": provenance,
         "figures": _embedded(figures),
         "viewer": _viewer(figures / VIEWER_FILE),
-        "converged": metrics["status"] == "converged",
+        **_gate(metrics),
         "status": wording.status_sentence(metrics),
         "caution": wording.CAUTION,
         "volumes": _volumes(volumes),
@@ -135,6 +135,16 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
         "methods": wording.methods(metrics),
         "citations": wording.citations(metrics),
     }
+
+
+def _gate(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page says first: whether the estimate is accepted, and the plan in a sentence."""
+    converged = metrics["status"] == "converged"
+    known = metrics.get("acceptance")  # plan folders of version 0.1 have none
+    if known is None:
+        known = {"accepted": converged, "reasons": [] if converged else ["the optimizer did not converge"]}
+    text = (metrics.get("summary") or "").split(" Not accepted:")[0]
+    return {"accepted": known["accepted"], "reasons": known["reasons"], "summary": text}
 
 
 def _comparison(metrics: Mapping[str, Any]) -> dict[str, Any] | None:

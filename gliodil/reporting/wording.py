@@ -9,10 +9,10 @@ ABSENT = "–"
 """Stands wherever a value is not known."""
 
 STATUS = {
-    "converged": "The fit converged.",
-    "iteration_limit": "The fit stopped at its iteration limit before it converged.",
-    "stalled": "The fit stopped making progress before it converged.",
-    "diverged": "The fit diverged.",
+    "converged": "The optimizer converged.",
+    "iteration_limit": "The optimizer stopped at its iteration limit before it converged.",
+    "stalled": "The optimizer stopped making progress before it converged.",
+    "diverged": "The optimizer diverged.",
 }
 CAUTION = "Density, model CTV and parameters are provisional: do not draw conclusions from them."
 
@@ -21,6 +21,7 @@ PARAMETER_NAMES = {
     "diffusivity_wm_mm2_per_day": "Diffusivity in white matter D",
     "proliferation_rate_per_day": "Proliferation rate ρ",
     "wm_gm_ratio": "Diffusivity ratio, white to grey matter R",
+    "csf_speed": "Speed in cerebrospinal fluid, relative to white matter",
     "threshold_core": "Density at the edge of the core",
     "threshold_oedema": "Density at the edge of the oedema",
     "origin_mm": "Origin x₀ (world RAS)",
@@ -159,9 +160,19 @@ def citations(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return (*_CITATIONS, *_OF_METHOD.get(metrics["fit"]["method"], ()))
 
 
+def _taken(metrics: Mapping[str, Any]) -> str:
+    """Return which voxels a model CTV takes."""
+    if metrics.get("rank") != "reach":  # plan folders of version 0.1 have no other
+        return "the voxels of highest density"
+    return (
+        "the voxels that are nearest to the gross tumour volume by expected reach, the mean over several ways in which "
+        "tissue may slow spread of the isotropic margin equivalent to the travel time,"
+    )
+
+
 def methods(metrics: Mapping[str, Any]) -> str:
     """Return a methods paragraph for what was run; it may be used in a publication as it stands."""
-    fit, rule = metrics["fit"], metrics["rule"]
+    fit = metrics["fit"]
     grid = " × ".join(str(n) for n in fit["grid"])
     spacing = " × ".join(f"{h:.2g}" for h in fit["spacing_mm"])
     data = "the tumour segmentation and FET-PET" if "pet" in metrics["inputs"] else "the tumour segmentation"
@@ -172,20 +183,20 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "the misfit to the tumour segmentation and priors on the parameters, on collocation points drawn from a "
         "normalizing flow trained against it [4]",
     }.get(fit["method"], f"by the method “{fit['method']}” from {data}")
+    if fit["method"] == "given":
+        return (
+            f"A density made elsewhere was planned with gliodil {metrics['gliodil_version']}; nothing was estimated. "
+            + _targets_sentences(metrics)
+        )
     if fit.get("physics") in ("exact", "free-start"):
-        from gliodil.inference.label_misfit import RESOLVED_CELLS  # brings torch with it
-
-        misfit, cell = fit["label_misfit_mm"], sum(fit["spacing_mm"]) / 3
-        seen = "less than" if misfit <= RESOLVED_CELLS * cell else "more than"
         how = {
             "exact": f"fitting its parameters to {data}, the equation holding exactly",
             "free-start": f"fitting a start of any shape and the parameters to {data}, the equation holding exactly "
             "in the last half of a unit of time 1/ρ before the scan",
         }[fit["physics"]]
         approach = (
-            f"by {how}: the boundaries it predicts are "
-            f"{misfit:.2g} mm from those of the segmentation on average, {seen} labels read at the centres of "
-            "cells can tell"
+            f"by {how}: the boundaries it predicts are {number(fit['label_misfit_mm'], 2)} mm from those of the "
+            "segmentation on average"
         )
     if fit["method"] == "pinn":
         discretized = f"Tissue maps were read on a grid of {grid} cells of {spacing} mm; training took"
@@ -205,8 +216,14 @@ def methods(metrics: Mapping[str, Any]) -> str:
         "The density u, a fraction of carrying capacity, follows the Fisher–Kolmogorov equation "
         "∂u/∂t = ∇·(D∇u) + ρu(1−u), with a diffusivity D that depends on the local share of white and grey "
         f"matter and vanishes in cerebrospinal fluid. It was inferred {approach}. {discretized} {effort} "
+        + _targets_sentences(metrics)
+    )
+
+
+def _targets_sentences(metrics: Mapping[str, Any]) -> str:
+    rule = metrics["rule"]
+    return (
         f"The standard clinical target volume follows rule {rule['name']}, version {rule['version']} (margin "
-        f"{rule['margin_mm']:g} mm). The model target volume takes the voxels of highest density within the "
-        "brain, as many as the standard one has."
-        + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
+        f"{rule['margin_mm']:g} mm). The model target volume takes {_taken(metrics)} within the brain, as many as "
+        "the standard one has." + (f" PTVs add {rule['ptv_mm']:g} mm." if rule.get("ptv_mm") else "")
     )

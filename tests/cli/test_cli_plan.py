@@ -22,6 +22,8 @@ FILES = [
     "ctv_model.nii.gz",
     "margin.nii.gz",
     "plan_difference.nii.gz",
+    "gtv.nii.gz",
+    "brain.nii.gz",
     "surfaces/gtv.stl",
     "surfaces/ctv_standard.stl",
     "surfaces/ctv_model.stl",

@@ -212,7 +212,7 @@ def test_a_run_killed_at_any_moment_is_taken_up_again_with_the_same_result(plann
     assert "an interrupted fit is continued" in (out / "good/run.log").read_text("utf-8")
     assert not list(out.glob(".*"))
     masks = sorted((planned[0] / "out/good").glob("*.nii.gz"))
-    assert len(masks) == 6
+    assert len(masks) == 11
     for path in masks:
         assert (out / "good" / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gliodil.cohort.coverages import Coverages, analyse, is_coverage_table, read_coverage_table
-from gliodil.cohort.statistics import bootstrap_interval, paired, recurrence_class, strata
+from gliodil.cohort.statistics import paired, recurrence_class, strata
 from gliodil.errors import InputError
+from gliodil.planning.bootstrap import bootstrap_interval
 
 STANDARD = {"a": 0.50, "b": 0.80, "c": 1.00, "d": 0.90, "e": None, "f": 0.20}
 MODEL = {"a": 0.70, "b": 0.75, "c": 1.00, "d": 0.95, "e": None, "f": 0.90}

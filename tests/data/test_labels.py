@@ -69,6 +69,48 @@ def test_wrong_convention_is_refused_naming_the_likely_one(true: str, stated: st
     assert stated in (error.value.expected or "")
 
 
+def four_labels(*, rim: int, other: int) -> Volume:
+    """Necrosis (1) in oedema (2), its shell half of label `rim` and half of label `other` where they differ."""
+    data = tumour("brats-2017").data.copy()
+    shell = data == 4
+    data[shell] = rim
+    data[shell & (INDEX[..., 0] >= 17)] = other
+    data[4:7, 15:18, 16:19] = {3: 4, 4: 3}[rim]
+    return Volume(data, np.eye(4), kind="label")
+
+
+@pytest.mark.parametrize(("rim", "name"), [(4, "brats-2013"), (3, "brats-2024-post")])
+def test_four_labels_are_told_apart_by_what_surrounds_the_necrosis(rim: int, name: str) -> None:
+    volume = four_labels(rim=rim, other=rim)
+    convention, warnings = detect_convention(volume)
+    assert convention.name == name
+    assert len(warnings) == 1
+    assert check_labels(volume, convention) == ()
+
+
+def test_four_labels_with_a_shell_of_two_are_refused() -> None:
+    with pytest.raises(LabelError, match="--labels NAME") as error:
+        detect_convention(four_labels(rim=4, other=3))
+    assert "brats-2013" in str(error.value)
+    assert "brats-2024-post" in str(error.value)
+
+
+def test_what_is_not_enhancing_belongs_to_the_core_in_2013() -> None:
+    volume = four_labels(rim=4, other=4)
+    convention, _ = detect_convention(volume)
+    assert np.array_equal(volume.mask(convention.necrotic), np.isin(volume.data, (1, 3)))
+
+
+def test_fewer_labels_never_suggest_2013() -> None:
+    for roles in (ROLES, ("oedema", "enhancing"), ("oedema", "necrotic")):
+        for name in ("brats-2017", "brats-2023"):
+            try:
+                found = " ".join(detect_convention(tumour(name, roles=roles))[1])
+            except LabelError as error:
+                found = str(error)
+            assert "brats-2013" not in found
+
+
 def test_low_grade_glioma_without_enhancement() -> None:
     """Core inside oedema, labels 1 and 2: all BraTS conventions say the same."""
     volume = tumour("brats-2017", roles=("oedema", "necrotic"))
@@ -99,7 +141,16 @@ def test_specks_settle_between_conventions_of_equal_meaning() -> None:
     assert detect_convention(volume)[0].name == "brats-2023"
 
 
-@pytest.mark.parametrize("label", [1, 2, 3, 4])
+def test_a_mask_of_ones_is_read_as_gross_tumour_and_said_so() -> None:
+    data = np.zeros((9, 9, 9), np.uint8)
+    data[3:6, 3:6, 3:6] = 1
+    convention, notes = detect_convention(Volume(data, np.eye(4), kind="label"))
+    assert convention.name == "gtv"
+    assert convention.enhancing == (1,)
+    assert any("gross tumour" in note for note in notes)
+
+
+@pytest.mark.parametrize("label", [2, 3, 4])
 def test_one_label_alone_has_no_known_meaning(label: int) -> None:
     data = np.zeros((9, 9, 9), np.uint8)
     data[3:6, 3:6, 3:6] = label

@@ -163,6 +163,15 @@ def test_labels_stored_as_floats(tmp_path: Path) -> None:
         read_nifti(tmp_path / "b.nii", kind="label").data  # noqa: B018
 
 
+def test_labels_scaled_by_almost_one(tmp_path: Path) -> None:
+    """As some tools store a mask: 32-bit integers and a slope of .99999997."""
+    labels = ramp(np.int32) % 2
+    content = bytearray(image(labels).to_bytes())
+    content[112:120] = np.array([np.nextafter(np.float32(1), np.float32(0)), 0], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii", kind="label").data, labels)
+
+
 def test_nan_is_counted(tmp_path: Path) -> None:
     data = ramp()
     data[0, 0, :3] = np.nan

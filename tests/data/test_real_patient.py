@@ -17,11 +17,12 @@ def test_gliodil_001(shared_data: Path) -> None:
     assert set(patient.volumes) == {"wm", "gm", "csf", "brain", "pet", "recurrence"}
     assert patient.segmentation.orientation == "LPS"
     counts = [int(mask.sum()) for mask in (patient.enhancing, patient.oedema, patient.necrotic)]
-    assert counts == [41174, 58958, 27243]
+    # 988 voxels that the core encloses carry no label.
+    assert counts == [41174, 58958, 27243 + 988]
     assert patient.tumour.sum() == np.count_nonzero(patient.segmentation.data) - 8
     assert any("8 of label 2" in text for text in patient.warnings)
     assert any("standardPlan.nii.gz" in text for text in patient.warnings)
-    assert len(patient.warnings) == 2
+    assert len(patient.warnings) == 3
 
 
 def test_conventions_of_real_patients(shared_data: Path) -> None:
@@ -35,3 +36,15 @@ def test_conventions_of_real_patients(shared_data: Path) -> None:
     assert not low_grade.enhancing.any()
     assert low_grade.core.sum() == low_grade.necrotic.sum() > 0
     assert set(low_grade.volumes) == {"t1", "t1c", "t2", "flair"}
+
+
+def test_labels_of_2013(shared_data: Path) -> None:
+    """Those whose necrosis has a rim of one label are recognised, no other is taken for something else."""
+    for number, known in ((1, True), (2, True), (3, True), (4, False), (5, True), (6, False)):
+        files = {"seg": shared_data / "preop" / f"brats13_{number}" / "seg.nii.gz"}
+        if known:
+            assert load_patient(files=files).convention.name == "brats-2013"
+        else:
+            with pytest.raises(LabelError, match="--labels NAME"):
+                load_patient(files=files)
+            assert load_patient(files=files, labels="brats-2013").core.any()

@@ -151,6 +151,7 @@ def test_prepare_fills_in_what_is_missing(head, prepared):
     assert prepared.record["correlation"] > 0.9
     assert any("MNI152" in text and "0.9" in text for text in patient.warnings)
     assert not any("poorly" in text for text in patient.warnings)
+    assert (patient_of(head).tissue_source, patient.tissue_source) == ("given", "template")
     assert "made from the MNI152 template" in check_preparation(patient_of(head))[0]
 
 

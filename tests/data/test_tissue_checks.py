@@ -51,6 +51,12 @@ def test_hard_maps_are_noticed_one_by_one(head: Head, save: Save) -> None:
     assert all("hard (0 or 1 only)" in text for text in texts)
 
 
+def test_maps_are_taken_as_given_unless_said_otherwise(head: Head, save: Save) -> None:
+    folder = save(head)
+    assert load_patient(folder).tissue_source == "given"
+    assert load_patient(folder, tissue_source="template").tissue_source == "template"
+
+
 def test_sums_far_from_1_are_noticed(head: Head, save: Save) -> None:
     mask = head["csf"].with_data(head["brain"].data * np.float32(0.99))  # given for the fluid
     (text,) = warnings(save(head | {"csf": mask}))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gliodil.data.volume import Volume
+from gliodil.inference.agreement import Agreement
 from gliodil.inference.result import Fit, LossHistory, Parameter
 
 
@@ -38,7 +39,7 @@ def fit() -> Fit:
         wall_s=3.21,
         warnings=("tissue <maps> are empty",),
         physics="exact",
-        label_misfit_mm=0.66,
+        agreement=Agreement(0.66, 0.02, 1, 1),
     )
 
 

@@ -10,6 +10,7 @@ from gliodil.data.volume import Volume
 from gliodil.inference.case import set_up
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
+from gliodil.inference.fit import fit
 from gliodil.inference.informed_loss import InformedLoss
 from gliodil.inference.parameters import Scalars
 from gliodil.inference.tissue import ERROR_MM, blurred, csf_is_open, error_mm
@@ -140,3 +141,10 @@ def test_closed_fluid_is_the_equation_without_it(make_patient):
         for (a, _), (b, _) in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b)
     assert model.to(torch.float32).csf_faces.values[0].dtype == torch.float32
+
+
+def test_a_fit_on_the_templates_maps_tells_the_speed_in_fluid(make_patient):
+    config = FitConfig(cells=12, steps=16, device="cpu", physics="exact")
+    found = fit(with_fluid(make_patient, tissue_source="template"), config=config)
+    assert 0.02 < found.parameters["csf_speed"].value < 1
+    assert "csf_speed" not in fit(make_patient(), config=config).parameters

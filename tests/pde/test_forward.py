@@ -118,6 +118,27 @@ def test_second_order_in_space_where_tissue_varies(uniform_model: ModelFactory) 
 
 
 @pytest.mark.usefixtures("kernel")
+def test_growth_rate_may_differ_from_place_to_place(random_model: ModelFactory) -> None:
+    model = random_model()
+    generator = torch.Generator().manual_seed(2)
+    u, rho = (torch.rand(model.grid.cells, dtype=torch.float64, generator=generator) for _ in range(2))
+    coefficients, out = model.coefficients(0.2, 10), torch.empty_like(u)
+    rate_(out, u, coefficients, 0.1 * rho, torch.empty_like(u))
+    torch.testing.assert_close(out, model.rate(u, coefficients, 0.1 * rho))
+
+    def run(rate: float | torch.Tensor) -> torch.Tensor:
+        return integrate(
+            model, u, diffusivity=0.2, proliferation_rate=rate, wm_gm_ratio=10, duration=20, steps=4
+        )
+
+    torch.testing.assert_close(run(torch.full_like(u, 0.1)), run(0.1))
+    assert (run(0.1 * (1 + rho)) > run(0.1)).all()
+    assert substeps_needed(coefficients, u.numel(), 20.0, rho) > substeps_needed(
+        coefficients, u.numel(), 20.0, 0.0
+    )
+
+
+@pytest.mark.usefixtures("kernel")
 def test_second_order_in_time(random_model: ModelFactory) -> None:
     model = random_model((5, 5, 4), (3.0, 2.5, 2.0), seed=3)
     u0 = torch.rand(model.grid.cells, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

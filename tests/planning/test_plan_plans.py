@@ -21,6 +21,7 @@ SHAPE = (48, 44, 36)
 LPS = np.array([[-1.0, 0, 0, 20], [0, -1, 0, 30], [0, 0, 1.2, -15], [0, 0, 0, 1]])
 RULE = PlanRule("test-6mm", "1", margin_mm=6.0)
 FILES = {
+    "gtv.nii.gz": np.uint8,
     "density.nii.gz": np.float32,
     "ctv_standard.nii.gz": np.uint8,
     "ctv_trimmed.nii.gz": np.uint8,

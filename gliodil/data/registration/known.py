@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gliodil.data.distort import blurred_noise
 from gliodil.data.labels import get_convention
 from gliodil.data.template import Anatomy
 from gliodil.data.volume import Volume
@@ -132,15 +133,7 @@ def _smooth_field(rng: np.random.Generator, grid: Volume, largest_mm: float) -> 
 
 
 def _smooth(rng: np.random.Generator, grid: Volume, sigma_mm: float) -> NDArray[np.float64]:
-    """Return noise smoothed by a Gaussian; drawn on voxels of a third of its width, so that size hardly costs."""
-    step = [max(1, int(sigma_mm / 3 / h)) for h in grid.spacing]
-    shape = [-(-n // s) + 1 for n, s in zip(grid.shape, step, strict=True)]
-    sigma = [sigma_mm / (h * s) for h, s in zip(grid.spacing, step, strict=True)]
-    coarse = ndimage.gaussian_filter(rng.standard_normal(shape), sigma)
-    scale = np.diag([1 / s for s in step])
-    return np.asarray(
-        ndimage.affine_transform(coarse, scale, output_shape=grid.shape, order=1, mode="nearest")
-    )
+    return blurred_noise(rng, grid.shape, grid.spacing, sigma_mm)
 
 
 def _unit(field: NDArray[np.float64]) -> NDArray[np.float64]:

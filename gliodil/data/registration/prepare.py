@@ -77,6 +77,16 @@ class Prepared:
         return folder
 
 
+def restore(patient: Patient, folder: Path) -> Patient:
+    """Return a patient with the brain mask, tissue maps and sheets that `Prepared.save` wrote for it."""
+    made = {
+        role: read_nifti(path, kind="label" if role in ("brain", "barriers") else "scalar")
+        for role in ("wm", "gm", "csf", "brain", "barriers")
+        if role not in patient.volumes and (path := folder / f"{role}.nii.gz").is_file()
+    }
+    return replace(patient, volumes={**patient.volumes, **made}) if made else patient
+
+
 def preprocess_files(folder: Path) -> list[Path]:
     """Return the files in a folder that `Prepared.save` writes."""
     return [
@@ -238,6 +248,7 @@ def _with_tissue(
         "template": "MNI152 (ICBM 2009a, symmetric)",
         "lesion_handling": config.lesion,
         "correlation": found.correlation,
+        "correlation_expected": POOR_CORRELATION,
     }
     return Prepared(
         complete,

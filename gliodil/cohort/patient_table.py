@@ -1,0 +1,80 @@
+"""A table of patients (TSV) to one row per patient: files or a folder each, paths relative to the table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from gliodil.cohort.rows import Row, check_name
+from gliodil.data.discover import FILE_ROLES
+from gliodil.errors import InputError
+from gliodil.planning.maps import check_map_name
+
+COLUMNS = ("patient_id", "folder", *(role for role in FILE_ROLES if role != "truth"), "label_convention")
+"""Columns of a patient table; only `patient_id` and one of `folder` and `seg` have to be there."""
+DENSITY = "density:"
+"""Beginning of a column with maps made elsewhere: `density:NAME`."""
+ABSENT = ("", "n/a", "NA")
+
+
+def read_table(source: Path, labels: str | None) -> list[Row]:
+    """Return the rows of a table; `labels` is the label convention of those that name none.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a table.
+    """
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t", strict=True)
+            lines = [line for line in reader if any(line.values())]
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
+    unknown = [name for name in header if name not in COLUMNS and not name.startswith(DENSITY)]
+    if unknown or "patient_id" not in header or not lines:
+        raise InputError(
+            "This is not a patient table.",
+            file=source,
+            expected=f"tab-separated columns among {', '.join(COLUMNS)} and {DENSITY}NAME; patient_id in any case",
+            found=f"unknown columns {', '.join(unknown)}"
+            if unknown
+            else f"columns {', '.join(header) or 'none'}"
+            if "patient_id" not in header
+            else "no rows",
+            remedy="rename or remove columns, and separate them with tabs",
+        )
+    return [_row(line, source, labels) for line in lines]
+
+
+def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None) -> Row:
+    cells = {
+        key: value.strip()
+        for key, value in line.items()
+        if key is not None and isinstance(value, str) and value.strip() not in ABSENT
+    }
+    identity = check_name(cells.pop("patient_id", ""), source)
+    convention = cells.pop("label_convention", labels)
+    paths = {key: source.parent / value for key, value in cells.items()}
+    folder = paths.pop("folder", None)
+    named = [column for column in paths if column.startswith(DENSITY)]
+    densities = {check_map_name(column.removeprefix(DENSITY)): paths.pop(column) for column in named}
+    problem = None
+    if None in line:
+        problem = InputError(
+            "The row has more cells than the table has columns.",
+            file=source,
+            expected=f"{len(line) - 1} cells",
+            remedy="check the tabs of this row",
+        )
+    elif folder is None and "seg" not in paths:
+        problem = InputError(
+            "The row names no images.",
+            file=source,
+            expected="a folder, or at least seg, wm and gm",
+            found=", ".join(paths) or "neither",
+            remedy="fill in the columns folder or seg",
+        )
+    return Row(identity, identity, folder, paths, convention, densities, problem)
