@@ -21,8 +21,9 @@ second run goes on from there.
 At the margin of 15 mm every plan covers nearly all of a simulated recurrence. Coverage is therefore also scored at
 the smaller volumes that margins of 3, 5 and 8 mm have, against plans of that volume: standard (by distance from the
 core, inside the brain) and trimmed (by the length of the path through brain tissue). Default is scored as it is shipped,
-ranked by expected reach; its density alone would rank as `density`, as all other methods do. Rims are filled first. In realistic
-patients the later tumour also lies where the core was: `cover` looks outside the core, `later` at all of it.
+ranked by expected reach; its density alone would rank as `density`, as all other methods do. Rims are filled first.
+In realistic patients the later tumour also lies where the core was: `cover` looks outside the core, `later` at all of
+it.
 
     python benchmarks/accuracy.py --single 8 --three 0 --wrong 10 --methods default exact soft static
     python benchmarks/accuracy.py --against ROWS         paired with the rows that another version left

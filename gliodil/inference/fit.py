@@ -195,8 +195,9 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
 
 
 def _free_start(patient: Patient, loss: InformedLoss, exact: Outcome, record: Recorder) -> Outcome:
-    """Free the start of growth where point origins do not explain the labels and that does better."""
-    if exact.misfit_mm is None or explained(loss.case, exact.misfit_mm):
+    """Free the start of growth where point origins miss a lesion or do not explain the labels, and that does better."""
+    missed, misfit = _unexplained(patient, loss.case, exact)
+    if not missed and explained(loss.case, misfit):
         return exact
     record.stage = f"free start {loss.config.cells}³×{STEPS}"
     landscape = FreeStart(patient, loss, exact.scalars)
@@ -212,10 +213,29 @@ def _free_start(patient: Patient, loss: InformedLoss, exact: Outcome, record: Re
     if run is None:
         return exact
     scalars, levels = run[0], run[1].levels
-    misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(landscape.seen(scalars)))
-    if not misfit < exact.misfit_mm:
-        return exact
-    return Outcome(levels, scalars, found, landscape.dtype, "free-start", misfit, "lbfgs")
+    free = Outcome(
+        levels,
+        scalars,
+        found,
+        landscape.dtype,
+        "free-start",
+        label_misfit_mm(loss.case, levels[-1], loss.thresholds(landscape.seen(scalars))),
+        "lbfgs",
+    )
+    return free if _unexplained(patient, loss.case, free) < (missed, misfit) else exact
+
+
+def _unexplained(patient: Patient, case: Case, outcome: Outcome) -> tuple[int, float]:
+    """Return how many lesions an outcome misses, and its label misfit [mm]."""
+    p = outcome.scalars
+    found = agreement(
+        patient,
+        case.volume_on(outcome.levels[-1], patient.segmentation),
+        threshold_core=float(p.threshold_core),
+        threshold_oedema=float(p.threshold_oedema),
+    )
+    misfit = math.inf if outcome.misfit_mm is None else outcome.misfit_mm
+    return found.lesions_found - found.lesions_explained, misfit
 
 
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
