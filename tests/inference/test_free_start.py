@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from gliodil.data.patient import Patient
+from gliodil.inference import label_misfit
 from gliodil.inference.blur import blur
 from gliodil.inference.case import set_up
 from gliodil.inference.config import FitConfig
+from gliodil.inference.fit import fit
 from gliodil.inference.free_start import CORRELATION_MM, FreeStart
 from gliodil.inference.front_labels import signed_distance
 from gliodil.inference.informed_loss import InformedLoss
@@ -174,3 +177,19 @@ def test_the_front_is_where_the_labels_are(make_patient: PatientFactory) -> None
     far = outer > 8
     psi = (u[far] ** -0.5 - 1).log() - float((p.threshold_oedema**-0.5 - 1).log())
     torch.testing.assert_close(psi * math.sqrt(6) * length, outer[far], rtol=1e-6, atol=1e-6)
+
+
+def test_a_missed_lesion_frees_the_start(
+    make_patient: PatientFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small the mean misfit is."""
+    monkeypatch.setattr(label_misfit, "RESOLVED_CELLS", 1e6)
+    seg = np.maximum(rim((9, 14, 12), 11.0), rim((21, 14, 12), 5.0))
+    config = FitConfig(cells=16, steps=16, device="cpu", left_out=("foci",))
+    exact, default = (
+        fit(make_patient(seg=seg), config=config_) for config_ in (replace(config, physics="exact"), config)
+    )
+    assert exact.agreement is not None
+    assert default.agreement is not None
+    assert (exact.agreement.lesions_found, exact.agreement.lesions_explained) == (2, 1)
+    assert (default.physics, default.agreement.lesions_explained) == ("free-start", 2)
