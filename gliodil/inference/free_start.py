@@ -8,14 +8,14 @@ unexplained, growth starts instead from a front laid along the labels themselves
 shifted by a smooth field ζ (Gaussian of 3 mm). Every lesion has a start of its own. With q, ln ℓ and the imaging
 thresholds unknown, −2 ln(posterior) is up to a constant
 
-    labels   Σ_cells r² V/V₁            r the bounded distance of ``informed_loss`` over 0.7 mm, V₁ = 300 mm³
+    labels   Σ_cells r² V/V₁            r the bounded distance of ``informed_loss`` over 0.7 mm, V₁ = 100 mm³
     start    ‖q‖²
     width    n r²/(1 + r²)              r = ln(√6 ℓ (ψ_o − ψ_c)/W)/0.7, W the oedema's mean width,
                                         n its volume over 3000 mm³; oedema wider than any front is not a front's
     priors   those of ``informed_loss`` on ln ℓ and the thresholds
-    pet      Σ_cells (the PET misfit of ``informed_loss``)² V/V₁
+    pet      Σ_cells (the PET misfit of ``informed_loss``)² V/V₂                V₂ = 300 mm³
 
-V₁ is the volume over which label errors are alike. Growth since then is too short for the tail to reach what the
+V₁ and V₂ are volumes over which errors are alike. Growth since then is too short for the tail to reach what the
 equation makes of it: ℓ follows the distance between labels, and densities ahead of the visible tumour are no estimate
 of their own.
 """
@@ -55,7 +55,8 @@ DEVIATION_MM = 2.0
 """Standard deviation of ζ [mm]."""
 CORRELATION_MM = 3.0
 """Standard deviation of the Gaussian G [mm]."""
-LABEL_VOLUME_MM3 = 300.0
+LABEL_VOLUME_MM3 = 100.0
+PET_VOLUME_MM3 = 300.0
 WIDTH_VOLUME_MM3 = 3000.0
 WIDTH_DEVIATION = 0.7
 _LARGEST = 30.0  # ψ beyond which u underflows in float32 when squared
@@ -167,7 +168,7 @@ class FreeStart:
         if self.loss.has("priors"):
             terms["priors"] = self.deviations(p).square().sum()
         if self.loss.case.pet is not None:
-            per_cell = self.loss.entries * self.loss.case.grid.cell_volume_mm3 / LABEL_VOLUME_MM3
+            per_cell = self.loss.entries * self.loss.case.grid.cell_volume_mm3 / PET_VOLUME_MM3
             pet = self.loss.data_residuals(trajectory.last, p)["pet"]
             terms["pet"] = pet.double().square().sum() * per_cell
         return terms
