@@ -47,8 +47,9 @@ def table(cohort: str, rows: list[dict[str, Any]], methods: list[str]) -> str:
         values = [r[name] for r in by[methods[0]].values() if r.get(name) is not None]
         if values:
             cells = [
-                f"{plan} {spread([r[name] - r[f'{name}_{plan}'] for r in by[methods[0]].values() if name in r])}"
-                for plan in ("standard", "trimmed")
+                f"{plan} {spread([r[name] - r[other] for r in by[methods[0]].values() if name in r])}"
+                for plan in ("standard", "trimmed", "density")
+                if all((other := f"{name}_{plan}") in r for r in by[methods[0]].values() if name in r)
             ]
             lines.append(f"{name:<22}{np.mean(values):>10.3f}    " + "    ".join(cells))
     return "\n".join(lines)

@@ -185,7 +185,7 @@ def test_a_fit_is_as_good_as_its_density(plans):
         dtype="float64",
         wall_s=0.0,
     )
-    assert np.array_equal(plan(_patient(arrays), fit, rule=RULE).model.data, plans.model.data)
+    assert np.array_equal(plan(_patient(arrays), fit, rule=RULE, rank="density").model.data, plans.model.data)
 
 
 def test_default_rule_is_the_benchmark():
