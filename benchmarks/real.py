@@ -151,7 +151,6 @@ def rankings(patient: Patient) -> dict[str, Order]:
             spacing=spacing,
             limit_mm=WITHIN_MM,
             metrics=(metric,),
-            isotropic=False,
         )
         orders[name] = -reach
     return orders

@@ -7,15 +7,13 @@ A metric is one guess at how tissue slows spread. Its speed, relative to white m
 R   ratio of diffusivities, white to grey matter       s_c  speed in CSF relative to white matter
 b   error of the tissue maps' registration [mm]        a    slowing at the brain's surface, at depth δ below it
 
-and, since the boundary of a GTV is itself uncertain, s ← s (1 − e^{−d/5 mm}) + 0.7 e^{−d/5 mm} at a distance d from it.
 With T the travel time from the GTV at that speed, its reach is the isotropic margin that holds as much brain:
 
     reach(x) = the d with |{y in brain : dist(y) ≤ d}| = |{y in brain : T(y) ≤ T(x)}|             [mm]
 
-so that metrics are comparable whatever their unit, and the reach expected is their mean, the isotropic margin among
-them. No single metric is known to be right; on pairs of visits their mean predicts later tumour better than most of
-them, and better than a ruler (docs/evidence.md). The set and the near-edge term were chosen after seeing such pairs, so
-gains on those same pairs are optimistic.
+so that metrics are comparable whatever their unit, and the reach expected is their mean. No single metric is known to be
+right; on pairs of visits their mean predicts later tumour better than most of them, and better than a ruler
+(docs/evidence_patients.md). The set was chosen after seeing such pairs, so gains on those same pairs are optimistic.
 """
 
 from __future__ import annotations
@@ -38,10 +36,6 @@ Field = NDArray[np.float32]
 
 SURFACE_MM = 7.0
 """Depth over which slowing at the brain's surface fades [mm]."""
-EDGE_MM = 5.0
-"""Distance from the GTV over which a metric comes into force [mm]."""
-EDGE_SPEED = 0.7
-"""Speed at the GTV's edge, relative to white matter."""
 BEYOND_MM = 15.0
 """How far beyond the margin asked for reach is told apart from distance [mm]."""
 BARE = 0.1
@@ -77,7 +71,7 @@ METRICS = (
     Metric(1, 1, 0, 0.7),
     Metric(18, 0.1, 12),
 )
-"""The metrics averaged, next to the isotropic one."""
+"""The metrics averaged."""
 
 
 def tissue_fractions(patient: Patient) -> tuple[Field, Field]:
@@ -110,7 +104,6 @@ def expected_reach(
     spacing: Sequence[float],
     limit_mm: float,
     metrics: Sequence[Metric] = METRICS,
-    isotropic: bool = True,
 ) -> Field:
     """Return the mean reach over metrics [mm].
 
@@ -126,8 +119,8 @@ def expected_reach(
         Voxel spacing [mm] per array axis.
     limit_mm
         Reach is told apart from distance up to this distance from the GTV; beyond, it is the distance.
-    metrics, isotropic
-        What is averaged: metrics, and the isotropic margin.
+    metrics
+        What is averaged.
 
     Returns
     -------
@@ -141,16 +134,13 @@ def expected_reach(
     if not ranked.any():
         return reach
     depth = ndimage.distance_transform_edt(inside, sampling=spacing).astype(np.float32)
-    edge = np.exp(-np.where(inside, straight, 0) / EDGE_MM)
     # Straight distances, where nothing is in the way, are known better than the solver tells them.
     clear = travel_time(start, np.ones_like(straight), spacing=spacing)
     isotropic_mm = np.sort(straight[ranked])
 
     def reach_of(metric: Metric) -> Field:
         speed = metric.speed(white[box], grey[box], depth_mm=depth, inside=inside, spacing=spacing)
-        time = travel_time(
-            start, np.where(inside, speed * (1 - edge) + EDGE_SPEED * edge, 0), spacing=spacing
-        )
+        time = travel_time(start, speed, spacing=spacing)
         time = time[ranked] * (straight[ranked] / clear[ranked])
         found = np.empty(time.size, np.float32)
         found[np.argsort(time, kind="stable")] = isotropic_mm
@@ -158,8 +148,7 @@ def expected_reach(
 
     with ThreadPoolExecutor(_threads()) as pool:
         found = list(pool.map(reach_of, metrics))
-    members = [straight[ranked], *found] if isotropic else found
-    reach[box][ranked] = np.mean(members, axis=0)
+    reach[box][ranked] = np.mean(found, axis=0)
     return reach
 
 

@@ -35,7 +35,7 @@ def test_a_reach_holds_as_much_brain_as_the_margin_it_is_named_for():
     grey = np.zeros(SHAPE, np.float32)
     grey[:16] = 1
     found, distance = (
-        reach(1 - grey, grey, metrics=(Metric(10, 0.2, 1),), isotropic=False),
+        reach(1 - grey, grey, metrics=(Metric(10, 0.2, 1),)),
         distance_from(GTV, SPACING),
     )
     inside = BRAIN & ~GTV
