@@ -274,7 +274,7 @@ def calibration(patients: list[dict[str, Any]]) -> dict[str, Any]:
         "better_in": int(sum(a < b for a, b in zip(losses["reach"], losses["straight"], strict=True))),
         "bins_mm": BINS_MM,
         "bins": [
-            [float(e / t), float(s / t), int(c)]
+            [float(e / t), float(s / t), int(c)] if t > 0 else [None, None, 0]
             for e, s, t, c in zip(expected, seen, total, counts, strict=True)
         ],
         "coefficients": fit_coefficients(*([p[k] for p in patients] for k in keys)),
@@ -310,6 +310,8 @@ def text(found: Mapping[str, Any]) -> str:
         lines.append(f"  by straight distance {k['log_loss_isotropic']:.4f}; better in {k['better_in']}")
         lines.append(f"  coefficients on all: {', '.join(f'{c:.5f}' for c in k['coefficients'])}")
         for low, high, (e, s, n) in zip(k["bins_mm"], k["bins_mm"][1:], k["bins"], strict=False):
+            if e is None:
+                continue
             ratio = f"{e / s:.2f}" if s > 0 else "-"
             lines.append(
                 f"  {low:>4g} to {high:>2g} mm: predicted {e:.4f}, observed {s:.4f} ({ratio}; {n} voxels)"
