@@ -137,7 +137,8 @@ def test_the_first_screen_says_what_must_not_be_missed(render):
         "Research use only. Not a medical device.",
         "Rule benchmark-15mm, version 1.0.",
         "grown by 15 mm",
-        "Status: converged.",
+        "Accepted.",
+        "At the standard CTV",
         "2 warnings",
         "Labels look odd.",
         "The PET is coarse.",
@@ -149,15 +150,26 @@ def test_the_first_screen_says_what_must_not_be_missed(render):
 
 def test_a_fit_that_converged_says_so_and_why(render):
     page = render(status="converged", status_message="the loss would fall by less than 0.01")
-    assert "The fit converged. The loss would fall by less than 0.01." in page.words
+    assert "The optimizer converged. The loss would fall by less than 0.01." in page.words
 
 
 @pytest.mark.parametrize("status", ["iteration_limit", "stalled", "diverged", "interrupted"])
 def test_a_fit_that_did_not_converge_says_so_prominently(render, status):
-    page = render(status=status, status_message="")
-    assert ("p", {"class": "status bad", "role": "alert"}) in page.tags
+    reason = f"the optimizer did not converge ({status.replace('_', ' ')})"
+    page = render(status=status, status_message="", acceptance={"accepted": False, "reasons": [reason]})
+    assert ("div", {"class": "status bad", "role": "alert"}) in page.tags
+    assert "Not accepted." in page.words
     assert "do not draw conclusions" in page.words
     assert status.replace("_", " ") in page.words
+
+
+def test_a_folder_of_the_first_version_is_judged_by_its_optimizer(render, folder):
+    metrics = read_json(folder / "metrics.json")
+    older = {key: None for key in ("acceptance", "summary")}
+    assert "Accepted." in render(**older).words
+    assert "Not accepted." in render(**older, status="stalled").words
+    assert metrics["acceptance"]["accepted"]
+    assert metrics["summary"].startswith("At the standard CTV's volume")
 
 
 def test_a_converged_fit_is_not_alarmed_about(render):
