@@ -126,7 +126,6 @@ def plan_patient(
     from gliodil.inference.given import given_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
-    from gliodil.planning.organs import allowed
     from gliodil.planning.plan import plan
     from gliodil.planning.ranking import check_rank
     from gliodil.planning.resected import as_before_surgery
@@ -182,8 +181,6 @@ def plan_patient(
         stage("plans", 0, float("nan"))
         asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
-        brain = allowed(patient.brain, organs or {}, plans.organs_excluded, patient.segmentation)
-        plans = replace(plans, brain=brain, recurrence=patient.recurrence)
         logger.info("%r", plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)

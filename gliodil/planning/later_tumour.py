@@ -1,6 +1,6 @@
 """How likely tumour is seen later where none is seen now: a readout of the reach, calibrated on pairs of visits.
 
-    P(new tumour at x) = σ(a + b d + c ln(1 + d)),      d the expected reach [mm] (``reach``), 0 in the GTV
+    P(new tumour at x) = σ(a + b d + c ln(1 + d/5 mm)),      d the expected reach [mm] (``reach``), 0 in the GTV
 
 New tumour is what is segmented at a later visit outside the (filled) GTV of the first. The three numbers maximize the
 likelihood of all voxels within 30 mm, by volume, of the pairs named in ``SOURCE``; ``benchmarks/real.py`` fits them
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gliodil.planning.distance import Mask
 
-COEFFICIENTS = (-0.42054, -0.37930, 0.20090)
+COEFFICIENTS = (-0.16153, -0.35362, -0.07288)
 """a, b [1/mm], c."""
 PATIENTS = 5
 """Patients the coefficients come from."""
@@ -26,14 +26,16 @@ SOURCE = (
     "(GliODIL data set), TCIA's enhancing rims filled"
 )
 MEANING = "tumour seen at a later visit where none is labelled now"
+BEND_MM = 5.0
+"""Reach about which the readout may bend [mm]."""
 WITHIN_MM = 30.0
 """Reach up to which voxels count."""
 
 
 def features(reach_mm: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return 1, d and ln(1 + d), shape (n, 3)."""
+    """Return 1, d and ln(1 + d/5 mm), shape (n, 3)."""
     d = np.asarray(reach_mm, np.float64)
-    return np.stack([np.ones_like(d), d, np.log1p(d)], axis=-1)
+    return np.stack([np.ones_like(d), d, np.log1p(d / BEND_MM)], axis=-1)
 
 
 def probability(
@@ -74,5 +76,5 @@ def fit_coefficients(
         excess = 1 / (1 + np.exp(-logit)) - y
         return float(weight @ (np.logaddexp(0, logit) - y * logit)), x.T @ (weight * excess)
 
-    a, b, c = minimize(loss, np.zeros(3), jac=True, method="BFGS").x
+    a, b, c = minimize(loss, np.zeros(3), jac=True, method="BFGS", options={"gtol": 1e-8}).x
     return float(a), float(b), float(c)

@@ -69,11 +69,6 @@ def organs_mask(organs: Organs, names: Collection[str], grid: Volume) -> Mask:
     return union
 
 
-def allowed(brain: Mask, organs: Organs, excluded: Collection[str], grid: Volume) -> Volume:
-    """Return where a CTV may lie, as a label volume (uint8): the brain without excluded organs."""
-    return grid.with_data((brain & ~organs_mask(organs, excluded, grid)).astype(np.uint8), kind="label")
-
-
 def organs_ml(organs: Organs, targets: Mapping[str, Mask]) -> dict[str, dict[str, float]]:
     """Return the volume of each organ [mL] as a whole (`organ`) and within each target."""
     return {

@@ -170,6 +170,8 @@ def _plan(
         organs_ml=organs_ml(organs, {name: volume.data > 0 for name, volume in named.items()}),
         organs_excluded=excluded,
         crossings=crossings(patient, gtv, masks, brain=brain, margin_mm=rule.margin_mm),
+        brain=_label(brain, grid),
+        recurrence=patient.recurrence,
         rank=rank,
         reach=reach_volume(ranking, grid),
         probability=probability_volume(ranking, gtv, grid) if calibrated else None,

@@ -98,7 +98,7 @@ class Plans:
         What lies beyond midline and tentorium and why, see `crossings.py`; None without `barriers`.
     brain
         Where a CTV may lie (uint8): the brain without excluded organs. Saved, so that other maps can be compared at
-        equal volume later; None where it was not kept.
+        equal volume later.
     recurrence
         Labels of the follow-up, saved likewise; None without one.
     rank

@@ -29,7 +29,6 @@ from scipy import ndimage
 from gliodil.data.patient import Patient
 from gliodil.errors import InputError
 from gliodil.inference.tissue import blurred
-from gliodil.pde.eikonal import travel_time
 from gliodil.planning.distance import Mask, distance_from, margin_box
 
 Field = NDArray[np.float32]
@@ -126,6 +125,8 @@ def expected_reach(
     -------
     0 in the GTV, the expected reach in the brain, infinite elsewhere.
     """
+    from gliodil.pde.eikonal import travel_time  # brings Numba with it
+
     reach = np.where(brain | gtv, distance_from(gtv, spacing, region=brain), np.inf).astype(np.float32)
     box = margin_box(gtv, spacing, limit_mm)
     start, inside = gtv[box], brain[box] | gtv[box]

@@ -88,7 +88,12 @@ def check_contract(folder: Path, reference: Path) -> dict:
     assert standard.sum() == model.sum() > 0
     assert set(np.unique(model)) == {0, 1}
     assert not (trimmed & ~standard).any()
-    assert density[model > 0].min() >= density[(model == 0) & (standard > 0)].max(initial=0)
+    reach, brain = voxels(folder, "reach"), voxels(folder, "brain") > 0
+    assert reach[model > 0].max() <= reach[brain & (model == 0)].min()
+    assert metrics["ctv_end"]["reach_mm"] == pytest.approx(reach[model > 0].max())
+    assert metrics["level_at_ctv_end"] == metrics["ctv_end"]["density"]
+    assert set(metrics["acceptance"]) == {"accepted", "reasons"}
+    assert metrics["summary"].startswith("At the standard CTV's volume")
     np.testing.assert_array_equal(difference, model.astype(np.int8) - standard.astype(np.int8))
     gtv = np.isin(np.asarray(seg.dataobj), (1, 3))
     assert margin[gtv | (model == 0)].max() == 0
