@@ -5,6 +5,7 @@
               wrong    one focus, grown by another equation, tissue maps off (see wrong_models.py), half of each kind
               realistic  as wrong as people are: growth, maps, labels, later tumour (see gliodil/data/realistic.py)
     method    default  what `gliodil plan` runs: exact physics, from a free start where the labels ask for it
+              pet      default, with the patient's FET-PET too
               exact    the equation holds, its parameters are fitted; misfits, priors and grid rates as in default
               hard     the equation holds, its parameters are fitted to the published misfits, each between bounds
               hard-priors  exact without any other of the default's terms than its priors (and its box and crop)
@@ -15,7 +16,7 @@
               pinn     a network with adversarially sampled points (`gliodil plan --method pinn`; minutes each)
               faithful   the published loss and the published optimizer, 9000 epochs, at 24³ × 48 (two minutes each)
 
-Segmentation and tissue maps only, no PET. Every method sees the same. Rows are kept in a file as they come, and a
+Segmentation and tissue maps only, no PET but for `pet`. Every method sees the same. Rows are kept in a file as they come, and a
 second run goes on from there.
 
 At the margin of 15 mm every plan covers nearly all of a simulated recurrence. Coverage is therefore also scored at
@@ -63,11 +64,12 @@ from gliodil.planning.ranking import reach_ranking
 
 LEFT_OUT = ("rim", "distances", "priors", "fronts", "foci")
 METHODS = (
-    *("default", "static", "exact", "hard", "hard-priors", "soft", "reference", "pinn", "faithful"),
+    *("default", "pet", "static", "exact", "hard", "hard-priors", "soft", "reference", "pinn", "faithful"),
     *(f"no-{term}" for term in LEFT_OUT),
 )
 CONFIGS = {
     "default": FitConfig(device="cpu"),
+    "pet": FitConfig(device="cpu"),
     "exact": FitConfig(device="cpu", physics="exact"),
     "hard": FitConfig(device="cpu", loss="reference", physics="exact"),
     "hard-priors": FitConfig(
@@ -116,7 +118,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, count in (("single", 20), ("three", 10), ("wrong", 10), ("realistic", 10)):
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N", help="patients (%(default)s)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS[:2]))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["default", "static"])
     parser.add_argument("--rows", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="rows of another version to compare with"
@@ -139,7 +141,7 @@ def patients(options: argparse.Namespace) -> Iterator[tuple[str, str, Any]]:
 
 def estimate(method: str, synthetic: SyntheticPatient) -> dict[str, Any]:
     """Estimate the density of a patient and score it."""
-    patient = without(synthetic.patient, "pet")
+    patient = synthetic.patient if method == "pet" else without(synthetic.patient, "pet")
     started = time.perf_counter()
     row: dict[str, Any] = {"status": None, "physics": None}
     if method == "static":

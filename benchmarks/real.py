@@ -24,6 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,25 @@ def study(real: Real, options: argparse.Namespace) -> dict[str, Any]:
             for name, of in found.items()
         }
         row["voxels"] = voxels(patient, -orders["model"], later)
+        if fitted is not None and patient.pet is not None:
+            row["without_pet"] = without_pet(patient, later)
     if real.has_oedema:
         row["oedema"] = oedema_dice(patient)
     return row
+
+
+def without_pet(patient: Patient, later: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return what the default fit makes of a patient without its PET: misfit, and coverage ranked by density."""
+    bare = replace(patient, volumes={k: v for k, v in patient.volumes.items() if k != "pet"})
+    fitted = fit(bare)
+    spacing = orthogonal_spacing(patient.affine)
+    found = coverages(
+        {"density": fitted.density.data}, gtv=patient.core, brain=patient.brain, spacing=spacing, later=later
+    )
+    return {
+        "misfit_mm": fitted.label_misfit_mm,
+        **{target: {f"{mm:g}": c for mm, c in curve.items()} for target, curve in found["density"].items()},
+    }
 
 
 def rankings(patient: Patient) -> dict[str, Order]:
@@ -316,6 +333,12 @@ def text(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"  {low:>4g} to {high:>2g} mm: predicted {e:.4f}, observed {s:.4f} ({ratio}; {n} voxels)"
             )
+    for row in found["patients"]:
+        if (bare := row.get("without_pet")) is not None:
+            lines.append(f"\nPET of {row['patient']}: misfit {row['labels']['misfit_mm']:.2f} mm, without it")
+            lines.append(f"  {bare['misfit_mm']:.2f}; coverage by density, with and without:")
+            for mm, c in bare["all"].items():
+                lines.append(f"  {mm:>4} mm: {row['pair']['density']['all'][mm]:.3f} {c:.3f}")
     return "\n".join(lines)
 
 
