@@ -16,8 +16,8 @@
               pinn     a network with adversarially sampled points (`gliodil plan --method pinn`; minutes each)
               faithful   the published loss and the published optimizer, 9000 epochs, at 24³ × 48 (two minutes each)
 
-Segmentation and tissue maps only, no PET but for `pet`. Every method sees the same. Rows are kept in a file as they come, and a
-second run goes on from there.
+Segmentation and tissue maps only, no PET but for `pet`. Every method sees the same. Rows are kept in a file as they
+come, and a second run goes on from there.
 
 At the margin of 15 mm every plan covers nearly all of a simulated recurrence. Coverage is therefore also scored at
 the smaller volumes that margins of 3, 5 and 8 mm have, against plans of that volume: standard (by distance from the
