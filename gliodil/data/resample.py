@@ -32,14 +32,38 @@ def resample(
     by flips, axis order or whole voxels give exact copies.
     """
     matrix, offset = index_map(affine, onto_affine, onto_shape)
-    moved = ndimage.affine_transform(
-        data, matrix, offset, output_shape=onto_shape, order=1 if linear else 0, mode="nearest"
+    moved = np.zeros(onto_shape, data.dtype)
+    low, high = _reached(data.shape, matrix, offset, onto_shape)
+    if (low >= high).any():
+        return moved
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    there = ndimage.affine_transform(
+        data,
+        matrix,
+        offset + matrix @ low,
+        output_shape=tuple(high - low),
+        order=1 if linear else 0,
+        mode="nearest",
     )
-    grid = np.ogrid[: onto_shape[0], : onto_shape[1], : onto_shape[2]]
+    grid = np.ogrid[box]
     for axis, size in enumerate(data.shape):
         position = sum(matrix[axis, k] * grid[k] for k in range(3)) + offset[axis]
-        moved[np.broadcast_to((position < -0.5) | (position >= size - 0.5), onto_shape)] = 0
-    return np.asarray(moved)
+        there[np.broadcast_to((position < -0.5) | (position >= size - 0.5), there.shape)] = 0
+    moved[box] = there
+    return moved
+
+
+def _reached(
+    shape: tuple[int, ...],
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    onto: tuple[int, int, int],
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the box of the other grid outside of which nothing of the data lies: lowest index, and one beyond."""
+    corners = box_corners(np.full(3, -0.5), np.asarray(shape) - 0.5)
+    ends = np.linalg.solve(matrix, (corners - offset).T)
+    low = np.clip(np.floor(ends.min(axis=1)), 0, onto).astype(np.intp)
+    return low, np.clip(np.ceil(ends.max(axis=1)) + 1, 0, onto).astype(np.intp)
 
 
 def index_map(

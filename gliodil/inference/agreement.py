@@ -47,12 +47,14 @@ def agreement(
     threshold_core, threshold_oedema
         Densities at the edges of core and oedema.
     """
-    u, core = density.data, patient.core
+    # All that is predicted or seen, and a voxel around it.
+    box = _around((density.data > min(threshold_core, threshold_oedema)) | patient.tumour)
+    u, core, tumour = density.data[box], patient.core[box], patient.tumour[box]
     above = u > threshold_core
     seen: NDArray[np.int8] = core.astype(np.int8)
     predicted: NDArray[np.int8] = above.astype(np.int8)
     if patient.oedema.any():
-        seen += patient.tumour
+        seen += tumour
         predicted += u > threshold_oedema
     wrong = float(np.abs(predicted - seen).sum()) * patient.segmentation.voxel_volume_ml * 1e3
     area = _area_mm2(seen, patient.spacing)
@@ -63,6 +65,13 @@ def agreement(
         lesions_found=found,
         lesions_explained=explained,
     )
+
+
+def _around(mask: Mask) -> tuple[slice, slice, slice]:
+    if not mask.any():
+        return slice(None), slice(None), slice(None)
+    x, y, z = (slice(max(s.start - 1, 0), s.stop + 1) for s in bounding_box(mask))
+    return x, y, z
 
 
 def _lesions(core: Mask, above: Mask, voxel_ml: float) -> tuple[int, int]:

@@ -157,5 +157,5 @@ def signed_distance(
     sign = np.where(mask[nearest], -1.0, 1.0)
     if not surface.size:
         return sign * float(np.linalg.norm(h * last))
-    away, _ = cKDTree(surface).query(index * h)
+    away, _ = cKDTree(surface).query(index * h, workers=torch.get_num_threads())
     return np.asarray(sign * away)

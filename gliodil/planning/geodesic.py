@@ -22,6 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import numpy as np
@@ -105,9 +106,11 @@ def geodesic_distance(
     free = domain & (passable[box] | start)
     path = np.where(free, euclid, np.inf)
     if not np.array_equal(free, domain):
-        path[free] += np.maximum(
-            _graph_distance(start, free, spacing)[free] - _graph_distance(start, domain, spacing)[free], 0.0
-        )
+        with ThreadPoolExecutor(2) as pool:
+            around, straight = pool.map(
+                lambda mask: _graph_distance(start, mask, spacing)[free], (free, domain)
+            )
+        path[free] += np.maximum(around - straight, 0.0)
     distance = np.full(gtv.shape, np.inf)
     distance[box] = path
     return distance

@@ -42,9 +42,11 @@ def probability(
     reach_mm: NDArray[np.floating], coefficients: Sequence[float] = COEFFICIENTS
 ) -> NDArray[np.float64]:
     """Return the probability of later tumour at a reach outside the GTV, same shape; 0 where it is infinite."""
-    finite = np.isfinite(reach_mm)
-    logit = features(np.where(finite, reach_mm, 0)) @ np.asarray(coefficients, np.float64)
-    return np.where(finite, 1 / (1 + np.exp(-logit)), 0.0)
+    reach, found = np.asarray(reach_mm), np.zeros(np.shape(reach_mm))
+    finite = np.isfinite(reach)
+    logit = features(reach[finite]) @ np.asarray(coefficients, np.float64)
+    found[finite] = 1 / (1 + np.exp(-logit))
+    return found
 
 
 def probability_map(reach_mm: NDArray[np.floating], gtv: Mask) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def _plan(
     distance = distance_from(gtv, orthogonal_spacing(grid.affine), region=brain)
     where = domain(patient, rule, forbidden, warnings)
     if rank == "reach":
-        ranking = reach_ranking(patient, gtv, brain, rule.margin_mm)
+        ranking = reach_ranking(patient, gtv, brain, rule.margin_mm, distance_mm=distance)
     elif "cavity" in rule.gtv:
         ranking = Ranking(np.where(patient.cavity, ABOVE_ANY_DENSITY, density.data))
     else:

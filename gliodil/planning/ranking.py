@@ -69,7 +69,14 @@ def check_rank(rank: str) -> Rank:
     return rank  # type: ignore[return-value]
 
 
-def reach_ranking(patient: Patient, gtv: Mask, brain: Mask, margin_mm: float) -> Ranking:
+def reach_ranking(
+    patient: Patient,
+    gtv: Mask,
+    brain: Mask,
+    margin_mm: float,
+    *,
+    distance_mm: NDArray[np.floating] | None = None,
+) -> Ranking:
     """Return the ranking by expected reach from a GTV, for CTVs as large as a margin makes them."""
     white, grey = tissue_fractions(patient)
     reach = expected_reach(
@@ -79,6 +86,7 @@ def reach_ranking(patient: Patient, gtv: Mask, brain: Mask, margin_mm: float) ->
         brain=brain,
         spacing=orthogonal_spacing(patient.affine),
         limit_mm=max(WITHIN_MM, margin_mm + BEYOND_MM),
+        distance_mm=distance_mm,
     )
     return Ranking(-reach, reach)
 

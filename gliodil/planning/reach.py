@@ -103,6 +103,7 @@ def expected_reach(
     spacing: Sequence[float],
     limit_mm: float,
     metrics: Sequence[Metric] = METRICS,
+    distance_mm: NDArray[np.floating] | None = None,
 ) -> Field:
     """Return the mean reach over metrics [mm].
 
@@ -120,6 +121,8 @@ def expected_reach(
         Reach is told apart from distance up to this distance from the GTV; beyond, it is the distance.
     metrics
         What is averaged.
+    distance_mm
+        Distance from the GTV, where it is known in the brain already.
 
     Returns
     -------
@@ -127,7 +130,8 @@ def expected_reach(
     """
     from gliodil.pde.eikonal import travel_time  # brings Numba with it
 
-    reach = np.where(brain | gtv, distance_from(gtv, spacing, region=brain), np.inf).astype(np.float32)
+    distance = distance_from(gtv, spacing, region=brain) if distance_mm is None else distance_mm
+    reach = np.where(brain | gtv, distance, np.inf).astype(np.float32)
     box = margin_box(gtv, spacing, limit_mm)
     start, inside = gtv[box], brain[box] | gtv[box]
     straight = reach[box].copy()
@@ -135,21 +139,22 @@ def expected_reach(
     if not ranked.any():
         return reach
     depth = ndimage.distance_transform_edt(inside, sampling=spacing).astype(np.float32)
-    # Straight distances, where nothing is in the way, are known better than the solver tells them.
-    clear = travel_time(start, np.ones_like(straight), spacing=spacing)
     isotropic_mm = np.sort(straight[ranked])
 
-    def reach_of(metric: Metric) -> Field:
-        speed = metric.speed(white[box], grey[box], depth_mm=depth, inside=inside, spacing=spacing)
-        time = travel_time(start, speed, spacing=spacing)
-        time = time[ranked] * (straight[ranked] / clear[ranked])
-        found = np.empty(time.size, np.float32)
-        found[np.argsort(time, kind="stable")] = isotropic_mm
-        return found
+    def time_of(metric: Metric | None) -> Field:
+        speed = np.ones_like(straight)
+        if metric is not None:
+            speed = metric.speed(white[box], grey[box], depth_mm=depth, inside=inside, spacing=spacing)
+        return travel_time(start, speed, spacing=spacing)[ranked]
 
     with ThreadPoolExecutor(_threads()) as pool:
-        found = list(pool.map(reach_of, metrics))
-    reach[box][ranked] = np.mean(found, axis=0)
+        clear, *times = pool.map(time_of, (None, *metrics))
+    # Straight distances, where nothing is in the way, are known better than the solver tells them.
+    exact = straight[ranked] / clear
+    total = np.zeros(isotropic_mm.size)
+    for time in times:
+        total[np.argsort(time * exact, kind="stable")] += isotropic_mm
+    reach[box][ranked] = total / len(times)
     return reach
 
 

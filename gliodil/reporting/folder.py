@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,17 +112,23 @@ def write_plan_folder(
     """
     out = ensure_writable(out)
     with _all_or_nothing(out) as partial:
-        plans.save(partial)
-        exported = _export(partial, patient, plans, keyholes=keyholes)
-        save_figures(
-            patient,
-            fit,
-            plans,
-            partial / "figures",
-            truth_density=truth_density,
-            other_density=other_density,
-        )
-        save_viewer(patient, plans, partial / "figures")
+        # Volumes are compressed while figures are drawn.
+        with ThreadPoolExecutor() as pool:
+            saved: list[Future[Any]] = [
+                pool.submit(plans.save, partial),
+                pool.submit(save_viewer, patient, plans, partial / "figures"),
+            ]
+            exported = _export(partial, patient, plans, keyholes=keyholes)
+            save_figures(
+                patient,
+                fit,
+                plans,
+                partial / "figures",
+                truth_density=truth_density,
+                other_density=other_density,
+            )
+            for task in saved:
+                task.result()
         provenance = build_provenance(patient, fit, config=config)
         files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
         provenance["inputs"] += [input_record(key, path) for key, path in files.items()]

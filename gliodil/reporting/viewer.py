@@ -153,4 +153,4 @@ def _encoded(layer: _Layer, grid: Volume, box: Box) -> str:
     image = nib.Nifti1Image(layer.data, affine)
     image.header.set_slope_inter(layer.step, 0)
     image.header.set_xyzt_units("mm")
-    return base64.b64encode(gzip.compress(image.to_bytes(), mtime=0)).decode("ascii")
+    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode("ascii")
