@@ -34,9 +34,10 @@ from gliodil.inference.checkpoint import Checkpoint, fit_key
 from gliodil.inference.config import FitConfig
 from gliodil.inference.exact import ExactPhysics
 from gliodil.inference.foci import search, search_foci
-from gliodil.inference.free_start import STEPS, UNRELIABLE, FreeStart
+from gliodil.inference.free_start import UNRELIABLE
+from gliodil.inference.freed import freed
 from gliodil.inference.informed_loss import InformedLoss, make_loss
-from gliodil.inference.label_misfit import explained, label_misfit_mm
+from gliodil.inference.label_misfit import label_misfit_mm
 from gliodil.inference.landscape import LossLandscape
 from gliodil.inference.learned_result import LearnedFit
 from gliodil.inference.nested import nested
@@ -53,8 +54,6 @@ from gliodil.pde.odil.problem import Minimum, Point, Recorder
 
 LARGE_FIELD = 10**8
 """Entries of a space-time field of which few fit into memory: 0.4 GB."""
-FREE_START_EVALUATIONS = 80
-"""Budget of gradients of the free start."""
 
 GROWTHS = ("fisher-kolmogorov", "learned")
 
@@ -177,7 +176,7 @@ def _fit_nested(patient: Patient, loss: ReferenceLoss, record: Recorder) -> Outc
     if loss.config.physics == "exact":
         return exact
     if loss.config.physics == "auto" and isinstance(loss, InformedLoss):
-        return _free_start(patient, loss, exact, record)
+        return freed(patient, loss, exact, record)
     return _soft(losses, landscape, found, record)
 
 
@@ -192,50 +191,6 @@ def _exact(landscape: ExactPhysics, found: Minimum) -> Outcome:
     found = replace(found, terms={"pde": 0.0, "initial": 0.0, **found.terms})
     misfit = label_misfit_mm(loss.case, levels[-1], loss.thresholds(scalars))
     return Outcome(levels, scalars, found, landscape.objective.dtype, "exact", misfit, "lbfgs")
-
-
-def _free_start(patient: Patient, loss: InformedLoss, exact: Outcome, record: Recorder) -> Outcome:
-    """Free the start of growth where point origins miss a lesion or do not explain the labels, and that does better."""
-    missed, misfit = _unexplained(patient, loss.case, exact)
-    if not missed and explained(loss.case, misfit):
-        return exact
-    record.stage = f"free start {loss.config.cells}³×{STEPS}"
-    landscape = FreeStart(patient, loss, exact.scalars)
-    options = LBFGSOptions(
-        tolerance=loss.config.tolerance,
-        max_evaluations=min(FREE_START_EVALUATIONS, loss.config.max_evaluations),
-        memory=12,
-        max_step=1.0,
-    )
-    found = lbfgs(landscape, landscape.start(), options, record)
-    with torch.no_grad():
-        run = landscape.run(found.x)
-    if run is None:
-        return exact
-    scalars, levels = run[0], run[1].levels
-    free = Outcome(
-        levels,
-        scalars,
-        found,
-        landscape.dtype,
-        "free-start",
-        label_misfit_mm(loss.case, levels[-1], loss.thresholds(landscape.seen(scalars))),
-        "lbfgs",
-    )
-    return free if _unexplained(patient, loss.case, free) < (missed, misfit) else exact
-
-
-def _unexplained(patient: Patient, case: Case, outcome: Outcome) -> tuple[int, float]:
-    """Return how many lesions an outcome misses, and its label misfit [mm]."""
-    p = outcome.scalars
-    found = agreement(
-        patient,
-        case.volume_on(outcome.levels[-1], patient.segmentation),
-        threshold_core=float(p.threshold_core),
-        threshold_oedema=float(p.threshold_oedema),
-    )
-    misfit = math.inf if outcome.misfit_mm is None else outcome.misfit_mm
-    return found.lesions_found - found.lesions_explained, misfit
 
 
 def _soft(losses: list[ReferenceLoss], landscape: ExactPhysics, found: Minimum, record: Recorder) -> Outcome:
