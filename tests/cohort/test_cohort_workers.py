@@ -152,7 +152,7 @@ def test_in_process_returns_errors_on_purpose_and_raises_others():
 
 def test_the_number_of_workers_follows_memory_and_processors(monkeypatch):
     monkeypatch.setattr(module, "processors", lambda: 8)
-    config = FitConfig(physics="soft")  # 3 GB
+    config = FitConfig(physics="soft", steps=192)  # 3 GB
     assert choose_resources(config, memory_mb=32_000) == Resources(8, 1, 4000.0)
     assert choose_resources(config, memory_mb=10_000) == Resources(3, 1, pytest.approx(10_000 / 3))
     assert choose_resources(config, memory_mb=4000) == Resources(1, 8, 4000.0)  # alone, with all processors

@@ -92,9 +92,10 @@ def test_a_fit_compared_with_itself_agrees(folder, render):
 def test_margins_are_shown_with_their_range(folder, render):
     margins = read_json(folder / "metrics.json")["margin_mm"]
     words = "({} to {})".format(*(fixed(margins[f"superior_{end}"]) for end in ("min", "max")))
-    assert words in render().words
-    # A folder written by an earlier version does not know the range.
-    assert words not in render(margin_mm={k: v for k, v in margins.items() if "_" not in k}).words
+    shown = render().words.count(words)
+    assert shown
+    # A folder written by an earlier version does not know the range. (All around may have the same.)
+    assert render(margin_mm={k: v for k, v in margins.items() if "_" not in k}).words.count(words) < shown
 
 
 def test_nothing_is_loaded_from_anywhere(folder):
