@@ -127,8 +127,8 @@ plt.show()
 
 # %% [markdown]
 # White matter as each fit saw it; lines at 1 %, 10 % and 50 %, dotted: the truth. On cells this coarse the exact
-# equation explains the labels of either patient, and `auto` leaves it at that; with `cells=24` it frees
-# the start on the wrong maps. How dear it is to leave the equation, λ, is `pde_weight`, 1 if not given.
+# equation explains the labels of either patient, and `auto` leaves it at that; where it does
+# not, the start is freed. How dear it is to leave the equation, λ, is `pde_weight`, 1 if not given.
 #
 # One simulated patient on cells wider than its front, and one kind of wrong map: enough to see how the settings
 # behave, not which is best on people. On published recurrences, softening the equation seemed worth more than the
