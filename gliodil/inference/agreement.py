@@ -57,7 +57,7 @@ def agreement(
         seen += tumour
         predicted += u > threshold_oedema
     wrong = float(np.abs(predicted - seen).sum()) * patient.segmentation.voxel_volume_ml * 1e3
-    area = _area_mm2(seen, patient.spacing)
+    area = area_mm2(seen, patient.spacing)
     found, explained = _lesions(core, above, patient.segmentation.voxel_volume_ml)
     return Agreement(
         misfit_mm=wrong / area if area > 0 else 0.0,
@@ -87,7 +87,7 @@ def _lesions(core: Mask, above: Mask, voxel_ml: float) -> tuple[int, int]:
     return int(np.count_nonzero(large)), int(np.count_nonzero(large & (reached > size / 2)))
 
 
-def _area_mm2(levels: NDArray[np.int8], spacing: tuple[float, float, float]) -> float:
+def area_mm2(levels: NDArray[np.integer], spacing: tuple[float, float, float]) -> float:
     """Area of the boundaries between levels: of the faces, of which a slanted surface has 3/2 as much."""
     volume, total = float(np.prod(spacing)), 0.0
     for axis, h in enumerate(spacing):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from gliodil.inference.agreement import area_mm2
 from gliodil.inference.case import Case
 
 RESOLVED_CELLS = 0.3
@@ -30,19 +31,10 @@ def label_misfit_mm(case: Case, last: torch.Tensor, thresholds: Sequence[torch.T
     predicted = torch.stack([last > t for t in thresholds]).sum(dim=0)
     volume = case.grid.cell_volume_mm3
     wrong = float((predicted - seen).abs()[case.model.passable].sum()) * volume
-    return wrong / max(_area_mm2(case, seen), 1e-9)
+    area = area_mm2(case.grid.box(seen).cpu().numpy(), case.grid.spacing)
+    return wrong / max(area, 1e-9)
 
 
 def explained(case: Case, misfit_mm: float) -> bool:
     """Whether a misfit is within what the labels resolve."""
     return misfit_mm <= RESOLVED_CELLS * sum(case.grid.spacing) / 3
-
-
-def _area_mm2(case: Case, levels: torch.Tensor) -> float:
-    """Area of the boundaries between levels: of the faces, of which a slanted surface has 3/2 as much."""
-    box, total = case.grid.box(levels), 0.0
-    for axis, h in enumerate(case.grid.spacing):
-        n = box.shape[axis]
-        jumps = (box.narrow(axis, 1, n - 1) - box.narrow(axis, 0, n - 1)).abs().sum()
-        total += float(jumps) * case.grid.cell_volume_mm3 / h
-    return total / 1.5
