@@ -45,6 +45,8 @@ class Volume:
         File the volume came from, for messages.
     notes
         What was noticed on the way in (for instance contradictory header fields).
+    frame
+        UID of the frame of reference that the world coordinates belong to; "" where no file states one (NIfTI).
 
     Raises
     ------
@@ -54,7 +56,7 @@ class Volume:
         If `kind` is `"label"` and the values are not integers.
     """
 
-    __slots__ = ("_affine", "_data", "_kind", "_load", "_notes", "_path", "_shape")
+    __slots__ = ("_affine", "_data", "_frame", "_kind", "_load", "_notes", "_path", "_shape")
 
     def __init__(
         self,
@@ -64,9 +66,10 @@ class Volume:
         kind: Kind,
         path: Path | None = None,
         notes: tuple[str, ...] = (),
+        frame: str = "",
     ) -> None:
         array = np.asarray(data)
-        self._describe(array.shape, affine, kind=kind, path=path, notes=notes)
+        self._describe(array.shape, affine, kind=kind, path=path, notes=notes, frame=frame)
         self._load: Callable[[], NDArray[Any]] | None = None
         self._data: NDArray[Any] | None = freeze(array, kind, path)
 
@@ -80,10 +83,11 @@ class Volume:
         kind: Kind,
         path: Path | None = None,
         notes: tuple[str, ...] = (),
+        frame: str = "",
     ) -> Volume:
         """Return a volume whose voxels `load()` delivers on first use."""
         volume = cls.__new__(cls)
-        volume._describe(shape, affine, kind=kind, path=path, notes=notes)
+        volume._describe(shape, affine, kind=kind, path=path, notes=notes, frame=frame)
         volume._load = load
         volume._data = None
         return volume
@@ -96,6 +100,7 @@ class Volume:
         kind: Kind,
         path: Path | None,
         notes: tuple[str, ...],
+        frame: str,
     ) -> None:
         if kind not in ("scalar", "label"):
             raise ValueError(f"kind must be 'scalar' or 'label', not {kind!r}")
@@ -111,6 +116,7 @@ class Volume:
         self._kind: Kind = kind
         self._path = path
         self._notes = tuple(notes)
+        self._frame = frame
 
     @property
     def data(self) -> NDArray[Any]:
@@ -153,6 +159,11 @@ class Volume:
     def notes(self) -> tuple[str, ...]:
         """What was noticed while the volume was read."""
         return self._notes
+
+    @property
+    def frame(self) -> str:
+        """UID of the frame of reference, "" where no file states one; frames meet through ``data.frames``."""
+        return self._frame
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -212,10 +223,26 @@ class Volume:
         """Return this volume on the grid of `reference`, through world coordinates.
 
         Scalars are interpolated linearly, labels take the nearest voxel; see `gliodil.data.resample`.
-        The same grid (to 1e-3 mm) gives the voxels untouched.
+        The same grid (to 1e-3 mm) gives the voxels untouched. A frame that one of them does not state is taken to be
+        the other's.
+
+        Raises
+        ------
+        GeometryError
+            If both state a frame of reference and these differ: coordinates meet through ``data.frames`` only.
         """
+        if self._frame and reference.frame and self._frame != reference.frame:
+            raise GeometryError(
+                "The images lie in different frames of reference.",
+                file=self._path,
+                expected=f"frame {reference.frame}",
+                found=f"frame {self._frame}",
+                remedy="relate the two with a registration (--reg FILE, or --register)",
+            )
+        kept: Any = {"kind": self._kind, "path": self._path, "notes": self._notes}
+        kept["frame"] = self._frame or reference.frame
         if self.same_grid(reference):
-            return Volume(self.data, reference.affine, kind=self._kind, path=self._path, notes=self._notes)
+            return Volume(self.data, reference.affine, **kept)
         data = resample(
             self.data,
             self._affine,
@@ -223,14 +250,19 @@ class Volume:
             onto_shape=reference.shape,
             linear=self._kind == "scalar",
         )
-        return Volume(data, reference.affine, kind=self._kind, path=self._path, notes=self._notes)
+        return Volume(data, reference.affine, **kept)
+
+    def carried(self, matrix: ArrayLike, frame: str) -> Volume:
+        """Return the same voxels placed in another frame: world' = matrix @ world (``data.frames.Link.matrix``)."""
+        affine = np.asarray(matrix, np.float64) @ self._affine
+        return Volume(self.data, affine, kind=self._kind, path=self._path, notes=self._notes, frame=frame)
 
     def with_data(self, data: ArrayLike, *, kind: Kind | None = None) -> Volume:
         """Return other voxels on the same grid (same shape required); the path is not kept."""
         array = np.asarray(data)
         if array.shape != self._shape:
             raise GeometryError(f"An array of shape {array.shape} does not fit the grid {self._shape}")
-        return Volume(array, self._affine, kind=kind or self._kind)
+        return Volume(array, self._affine, kind=kind or self._kind, frame=self._frame)
 
     def mask(self, labels: int | Iterable[int]) -> NDArray[np.bool_]:
         """Return where the voxels carry one of `labels`; for label volumes only."""

@@ -67,7 +67,13 @@ class Reference:
     def grid(self) -> Volume:
         """An empty label volume on the grid of the series."""
         shape = self.shape
-        return Volume.lazy(lambda: np.zeros(shape, np.uint8), shape=shape, affine=self.affine, kind="label")
+        return Volume.lazy(
+            lambda: np.zeros(shape, np.uint8),
+            shape=shape,
+            affine=self.affine,
+            kind="label",
+            frame=self.frame_of_reference,
+        )
 
     @property
     def pixel_area(self) -> float:

@@ -122,6 +122,7 @@ class Series:
             kind="scalar",
             path=self.files[0],
             notes=self.notes,
+            frame=self.frame_of_reference,
         )
 
     def __repr__(self) -> str:
