@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gliodil import __version__
-from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE
+from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE
 
 FILE_FLAGS = {
     "seg": "tumour segmentation (NIfTI labels, DICOM SEG or RTSTRUCT)",

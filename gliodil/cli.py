@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from gliodil import __version__
 from gliodil.arguments import FILE_FLAGS, build_parser
 from gliodil.errors import GliodilError, InputError, OutputError
-from gliodil.pipeline import Planned, evaluate, plan_patient
+from gliodil.evaluating import evaluate
+from gliodil.pipeline import Planned, plan_patient
 from gliodil.preflight import check
 from gliodil.terminal import Terminal
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from gliodil import __version__
-from gliodil.errors import GliodilError, InputError
+from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, reaching, settings_record
 from gliodil.inference.config import FitConfig, Method
+from gliodil.logs import log_text
 from gliodil.preflight import check_request, memory_errors, naming
 
 if TYPE_CHECKING:
@@ -29,17 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_RULE = "benchmark-15mm"
-DEFAULT_RANK = "reach"
-RESULT_FILES = (
-    *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
-    *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
-    *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
-    *("metrics.json", "provenance.json", "report.html", "log.txt"),
-)
-"""What a finished plan folder holds, next to its figures."""
-BEYOND_CTV_MM = 7.0
-"""How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 Progress = Callable[[str, int, float], None]
 
 
@@ -51,15 +38,6 @@ class Planned:
     metrics: Mapping[str, Any]
     fit: Fit | None = None
     plans: Plans | None = None
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Recurrence coverage added to a plan folder, and what to know about it."""
-
-    report: Path
-    coverage: Mapping[str, Any]
-    warnings: tuple[str, ...]
 
 
 def plan_patient(
@@ -135,7 +113,7 @@ def plan_patient(
     config, out = config or FitConfig(), Path(out)
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
-    with naming(patient), _log_text() as log:
+    with naming(patient), log_text() as log:
         check_request(
             patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
@@ -222,140 +200,6 @@ def plan_patient(
     return Planned(report, metrics, fitted, plans)
 
 
-def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
-    """Add recurrence coverage to an existing plan folder.
-
-    The recurrence's labels are read in the convention the plan was made with.
-
-    Raises
-    ------
-    InputError, GeometryError, LabelError
-        If `out` is not a finished plan folder, or the recurrence cannot be read or does not belong to it.
-    OutputError
-        If the folder cannot be written.
-    """
-    from gliodil.planning.evaluate import evaluate_plan_folder, keep_recurrence
-    from gliodil.reporting.folder import ensure_writable, update_coverage
-    from gliodil.reporting.jsonable import read_json
-
-    out = Path(out)
-    metrics = read_json(out / "metrics.json")
-    try:
-        ensure_writable(out)
-        with _warnings() as warnings:
-            coverage = evaluate_plan_folder(out, recurrence, convention=metrics.get("label_convention"))
-        report = update_coverage(out, coverage, recurrence=Path(recurrence))
-        keep_recurrence(out, Path(recurrence))
-    except GliodilError as error:
-        error.for_patient(str(metrics.get("patient")))
-        raise
-    return Evaluated(report, dict(coverage), tuple(warnings))
-
-
-def reaching(config: FitConfig, rule: PlanRule) -> FitConfig:
-    """Return the settings with a crop that holds the rule's CTV."""
-    return replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
-
-
-def settings_record(
-    config: FitConfig,
-    rule: str | PlanRule,
-    *,
-    rank: str = DEFAULT_RANK,
-    exclude: Collection[str] = (),
-    keyholes: bool = False,
-    register: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
-    from gliodil.planning.rules import get_rule
-
-    found, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
-    # A rule of one's own has no other record than this.
-    written = name if name == found.name else asdict(found)
-    fit = reaching(config, found).to_dict()
-    asked = {
-        "rule": written,
-        "rank": rank,
-        "exclude": sorted(exclude),
-        "keyholes": keyholes,
-        "register": register,
-    }
-    return {"fit": fit, **asked, **(settings or {})}
-
-
-def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
-    """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
-    digest = hashlib.sha256()
-    words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
-    digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
-    masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
-    for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):
-        digest.update(role.encode())
-        if role in patient.series:
-            for path in patient.series[role].files:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-        elif volume.path is not None:
-            digest.update(hashlib.sha256(volume.path.read_bytes()).digest())
-        else:
-            digest.update(volume.affine.tobytes() + str(volume.data.dtype).encode())
-            digest.update(volume.data.tobytes())
-    return digest.hexdigest()
-
-
-def finished(out: Path, wanted: str) -> dict[str, Any] | None:
-    """Return the metrics of a plan folder finished with this fingerprint, else None."""
-    from gliodil.reporting.jsonable import read_json
-
-    try:
-        provenance, metrics = read_json(out / "provenance.json"), read_json(out / "metrics.json")
-    except InputError:
-        return None
-    config = provenance.get("config")
-    same = isinstance(config, dict) and config.get("fingerprint") == wanted
-    expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
-    return metrics if same and all((out / name).is_file() for name in expected) else None
-
-
 def _remove(checkpoints: Mapping[str, Checkpoint]) -> None:
     for left in checkpoints.values():
         left.remove()
-
-
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect what the package warns of inside the block."""
-    found: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    root = logging.getLogger("gliodil")
-    root.addHandler(handler)
-    try:
-        yield found
-    finally:
-        root.removeHandler(handler)
-
-
-@contextmanager
-def logged_to(handler: logging.Handler) -> Iterator[None]:
-    """Send what the package logs inside the block to a handler too, from INFO up, dated."""
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("gliodil")
-    level = root.level
-    root.addHandler(handler)
-    if root.getEffectiveLevel() > logging.INFO:
-        root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
-
-
-@contextmanager
-def _log_text() -> Iterator[Callable[[], str]]:
-    """Collect what the package logs inside the block; yields a function that returns it."""
-    stream = io.StringIO()
-    with logged_to(logging.StreamHandler(stream)):
-        yield stream.getvalue

@@ -29,7 +29,8 @@ from gliodil.cohort.status import (
 from gliodil.cohort.validate import Check, Request, decide
 from gliodil.data.registration.prepare import restore
 from gliodil.errors import GliodilError
-from gliodil.pipeline import logged_to, plan_patient
+from gliodil.logs import logged_to
+from gliodil.pipeline import plan_patient
 from gliodil.reporting.folder import PREPROCESS
 from gliodil.reporting.metrics import peak_memory_mb
 

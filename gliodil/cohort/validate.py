@@ -16,8 +16,8 @@ from gliodil.cohort.rows import Row
 from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import GliodilError
+from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.inference.config import FitConfig
-from gliodil.pipeline import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.preflight import check
 
 CHECK_FILE = "cohort_check.tsv"

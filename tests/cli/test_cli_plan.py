@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gliodil.data.patient import load_patient
-from gliodil.pipeline import RESULT_FILES, fingerprint, finished
+from gliodil.fingerprint import RESULT_FILES, fingerprint, finished
 
 FILES = [
     "density.nii.gz",

@@ -13,7 +13,7 @@ from dicom_series import IDENTIFIERS, SUV_FIELDS, suv_edit, write_series
 
 from gliodil.data import Volume, load_patient, write_nifti
 from gliodil.errors import GeometryError, GliodilError, ImageFileError, InputError, MissingExtraError
-from gliodil.pipeline import fingerprint
+from gliodil.fingerprint import fingerprint
 from gliodil.reporting.provenance import series_record
 
 DESCRIPTIONS = {

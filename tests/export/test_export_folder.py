@@ -22,8 +22,8 @@ from gliodil.data.nifti import read_nifti
 from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
+from gliodil.fingerprint import finished
 from gliodil.inference.result import Fit, LossHistory, Parameter
-from gliodil.pipeline import finished
 from gliodil.planning.export import FILES, check_export, export_plan
 from gliodil.planning.plan import plan
 from gliodil.planning.surfaces import surface, write_surface

@@ -1,0 +1,96 @@
+"""What a result depends on: the settings as they are recorded, a hash of everything, and whether a folder has it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gliodil import __version__
+from gliodil.errors import InputError
+from gliodil.inference.config import FitConfig
+
+if TYPE_CHECKING:
+    from gliodil.data.patient import Patient
+    from gliodil.planning.organs import Organs
+    from gliodil.planning.rules import PlanRule
+
+DEFAULT_RULE = "benchmark-15mm"
+DEFAULT_RANK = "reach"
+RESULT_FILES = (
+    *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
+    *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
+    *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
+    *("metrics.json", "provenance.json", "report.html", "log.txt"),
+)
+"""What a finished plan folder holds, next to its figures."""
+BEYOND_CTV_MM = 7.0
+"""How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
+
+
+def reaching(config: FitConfig, rule: PlanRule) -> FitConfig:
+    """Return the settings with a crop that holds the rule's CTV."""
+    return replace(config, crop_margin_mm=max(config.crop_margin_mm, rule.margin_mm + BEYOND_CTV_MM))
+
+
+def settings_record(
+    config: FitConfig,
+    rule: str | PlanRule,
+    *,
+    rank: str = DEFAULT_RANK,
+    exclude: Collection[str] = (),
+    keyholes: bool = False,
+    register: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a plan as they are recorded, and as they enter its fingerprint."""
+    from gliodil.planning.rules import get_rule
+
+    found, name = (get_rule(rule), rule) if isinstance(rule, str) else (rule, "")
+    # A rule of one's own has no other record than this.
+    written = name if name == found.name else asdict(found)
+    fit = reaching(config, found).to_dict()
+    asked = {
+        "rule": written,
+        "rank": rank,
+        "exclude": sorted(exclude),
+        "keyholes": keyholes,
+        "register": register,
+    }
+    return {"fit": fit, **asked, **(settings or {})}
+
+
+def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
+    """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
+    digest = hashlib.sha256()
+    words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
+    digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
+    masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
+    for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):
+        digest.update(role.encode())
+        if role in patient.series:
+            for path in patient.series[role].files:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        elif volume.path is not None:
+            digest.update(hashlib.sha256(volume.path.read_bytes()).digest())
+        else:
+            digest.update(volume.affine.tobytes() + str(volume.data.dtype).encode())
+            digest.update(volume.data.tobytes())
+    return digest.hexdigest()
+
+
+def finished(out: Path, wanted: str) -> dict[str, Any] | None:
+    """Return the metrics of a plan folder finished with this fingerprint, else None."""
+    from gliodil.reporting.jsonable import read_json
+
+    try:
+        provenance, metrics = read_json(out / "provenance.json"), read_json(out / "metrics.json")
+    except InputError:
+        return None
+    config = provenance.get("config")
+    same = isinstance(config, dict) and config.get("fingerprint") == wanted
+    expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
+    return metrics if same and all((out / name).is_file() for name in expected) else None
