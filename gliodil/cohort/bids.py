@@ -11,7 +11,6 @@ among them those in the space of the segmentation; what is still ambiguous is an
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.discover import FILE_ROLES, role_of_name
+from gliodil.data.gate import read_json
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
@@ -153,19 +153,21 @@ def _images(root: Path, out: Path) -> Iterator[Path]:
 
 def _check_description(root: Path) -> None:
     path = root / DESCRIPTION
+    wanted = "a JSON file with Name and BIDSVersion"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in ("Name", "BIDSVersion") if not content.get(key)]
-        found = f"without {' and '.join(missing)}" if missing else ""
-    except FileNotFoundError:
-        found = "no such file"
-    except (OSError, ValueError, AttributeError) as error:
-        found = str(error)
+        content = read_json(path, expected=wanted)
+        if not isinstance(content, dict):
+            found = "no object"
+        else:
+            missing = [key for key in ("Name", "BIDSVersion") if not content.get(key)]
+            found = f"without {' and '.join(missing)}" if missing else ""
+    except InputError as error:
+        found = error.found or error.problem
     if found:
         raise InputError(
             "The BIDS dataset does not describe itself.",
             file=path,
-            expected="a JSON file with Name and BIDSVersion",
+            expected=wanted,
             found=found,
             remedy="add it, or pass --skip-bids-validation",
         )

@@ -10,7 +10,6 @@ the block of this name. Exams may also be an object by type, and patients one by
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -18,8 +17,12 @@ from typing import Any
 
 from gliodil.cohort.layouts import Entry, make_entry
 from gliodil.cohort.recipes import Recipe
+from gliodil.data.gate import read_json
 from gliodil.errors import InputError
 
+LARGEST = 1 << 26
+"""Bytes of a JSON file that lists a data set."""
+_WANTED = '{"patients": [{"patient_id": ..., "exams": [...], "derivatives": {...}}, ...]}'
 _NAMES = ("patient_id", "id", "subject_id", "patient", "name")
 _TYPES = ("timepoint", "exam_type", "type", "session")
 _LISTS = ("patients", "subjects")
@@ -35,10 +38,7 @@ def read_dataset(recipe: Recipe, file: Path) -> list[Entry]:
     InputError
         If the file cannot be read or lists no patients.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _refused(file, str(error)) from error
+    content = read_json(file, expected=_WANTED, largest=LARGEST)
     root = str(content.get("root_dir") or "") if isinstance(content, dict) else ""
     patients = list(_patients(content))
     if not patients:
@@ -122,7 +122,7 @@ def _refused(file: Path, found: str) -> InputError:
     return InputError(
         "The JSON file lists no patients.",
         file=file,
-        expected='{"patients": [{"patient_id": ..., "exams": [...], "derivatives": {...}}, ...]}',
+        expected=_WANTED,
         found=found,
         remedy="check the file, or give a folder or TSV instead",
     )

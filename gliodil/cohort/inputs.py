@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
 from gliodil.cohort.dataset_json import read_dataset
 from gliodil.cohort.layouts import find_entries, recognise
-from gliodil.cohort.patient_table import read_table
+from gliodil.cohort.patient_table import read_patients
 from gliodil.cohort.recipes import Recipe, get_recipe
 from gliodil.cohort.rows import Row, check_name
 from gliodil.data.nifti import is_nifti_name
@@ -68,7 +68,7 @@ def find_rows(
     if source.is_file() and (recipe is not None or source.suffix.lower() == ".json"):
         rows = _from_recipe(get_recipe(recipe or JSON_RECIPE), source, out, labels)
     elif source.is_file():
-        rows = read_table(source, labels)
+        rows = read_patients(source, labels)
     elif not source.is_dir():
         raise InputError(
             "The cohort does not exist.",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from gliodil.cohort.rows import Row, check_name
 from gliodil.data.discover import FILE_ROLES
+from gliodil.data.gate import read_table
 from gliodil.errors import InputError
 from gliodil.planning.maps import check_map_name
 
@@ -18,7 +18,7 @@ DENSITY = "density:"
 ABSENT = ("", "n/a", "NA")
 
 
-def read_table(source: Path, labels: str | None) -> list[Row]:
+def read_patients(source: Path, labels: str | None) -> list[Row]:
     """Return the rows of a table; `labels` is the label convention of those that name none.
 
     Raises
@@ -26,13 +26,7 @@ def read_table(source: Path, labels: str | None) -> list[Row]:
     InputError
         If the file is not such a table.
     """
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t", strict=True)
-            lines = [line for line in reader if any(line.values())]
-            header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("The patient table cannot be read.", file=source, found=str(error)) from error
+    header, lines = read_table(source, expected="a tab-separated table")
     unknown = [name for name in header if name not in COLUMNS and not name.startswith(DENSITY)]
     if unknown or "patient_id" not in header or not lines:
         raise InputError(

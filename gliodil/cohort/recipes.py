@@ -11,7 +11,6 @@ of the first and last visit. To add a layout, add a file, or name a file of your
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -21,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gliodil.data.discover import FILE_ROLES
+from gliodil.data.gate import LARGEST_RULES, parse_toml, read_text
 from gliodil.data.labels import get_convention
 from gliodil.errors import GliodilError, InputError
 
@@ -103,13 +103,13 @@ def parse_recipe(text: str, name: str) -> Recipe:
         If the text is not TOML, has an unknown key or a value of the wrong type, or finds no segmentation.
     """
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
         recipe = Recipe(name, **{key: _value(key, value) for key, value in table.items()})
         for pattern in filter(None, (recipe.named, recipe.skipped)):
             re.compile(pattern)
         if recipe.labels:
             get_convention(recipe.labels)
-    except (tomllib.TOMLDecodeError, re.error, GliodilError) as error:
+    except (ValueError, re.error, GliodilError) as error:
         raise _invalid(name, getattr(error, "found", None) or str(error)) from error
     if not (recipe.patients and "seg" in recipe.files) and "seg" not in recipe.keys:
         raise _invalid(name, "neither patients with files.seg nor keys.seg")
@@ -148,16 +148,9 @@ def _invalid(name: str, found: str) -> InputError:
 
 
 def _read(file: Path) -> Recipe:
+    text = read_text(file, expected="a recipe in TOML", largest=LARGEST_RULES)
     try:
-        return parse_recipe(file.read_text(encoding="utf-8"), file.stem)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "The recipe cannot be read.",
-            file=file,
-            expected="a text file in TOML",
-            found=getattr(error, "strerror", None) or str(error),
-            remedy="check the path",
-        ) from error
+        return parse_recipe(text, file.stem)
     except InputError as error:
         error.file = file
         raise

@@ -224,7 +224,16 @@ def check_tissue_at_tumour(
     )
     if not any(volume.data[box].any() for volume in tissue.values()):
         role, volume = next(iter(tissue.items()))
-        span = bounding_box(np.any([v.data > 0 for v in tissue.values()], axis=0))
+        anywhere = np.any([v.data > 0 for v in tissue.values()], axis=0)
+        if not anywhere.any():
+            raise GeometryError(
+                f"The {role} image does not reach the segmentation.",
+                file=volume.path,
+                expected="both in one space, over the same head",
+                found="only zeros on the grid of the segmentation",
+                remedy="check the voxel size and the place of the image",
+            )
+        span = bounding_box(anywhere)
         where = volume.bounds([s.start for s in span], [s.stop - 1 for s in span])
         raise _apart(role, volume, segmentation, where, tumour_box(segmentation, tumour))
 

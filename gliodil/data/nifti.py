@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError as NibabelFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import DTypeLike, NDArray
 
 from gliodil.data.atomic import atomic_path
+from gliodil.data.gate import Stream, check_file, open_stream, parsing
 from gliodil.data.nifti_header import FORM_TOLERANCE_MM, corner_gap, image_affine, image_shape
 from gliodil.data.volume import Kind, Volume
 from gliodil.errors import ImageFileError, InputError
 
-# What reading a damaged file can raise: truncated or corrupt gzip, short files, nonsense headers.
-_DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError)
+LARGEST_VOXELS = 1 << 28
+"""Voxels of an image that is read: 645 along each axis."""
+LARGEST_UNPACKED = 300_000_000
+"""Bytes to which any compressed file may unpack; a larger one at most to `LARGEST_RATIO` times its size."""
+LARGEST_RATIO = 100
+_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
 def read_nifti(path: Path | str, *, kind: Kind) -> Volume:
@@ -49,9 +57,10 @@ def read_nifti(path: Path | str, *, kind: Kind) -> Volume:
         If a label map holds fractions (on first access).
     """
     path = Path(path)
-    image = _open(path)
-    shape = image_shape(image.shape, path)
-    affine, notes = image_affine(image.header, shape, path)
+    stored = _read_header(path)
+    with _refusing(path):
+        shape = image_shape(stored.shape, path)
+        affine, notes = image_affine(stored.header, shape, path)
     load = partial(_read_voxels, path, shape, kind)
     return Volume.lazy(load, shape=shape, affine=affine, kind=kind, path=path, notes=notes)
 
@@ -104,58 +113,77 @@ def is_nifti_name(name: str) -> bool:
     return name.lower().endswith((".nii", ".nii.gz"))
 
 
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise ImageFileError(
-            "The file does not exist." if not path.exists() else "This is a folder, not an image file.",
-            file=path,
-            expected="a NIfTI image",
-            remedy="check the path",
+@dataclass(frozen=True)
+class _Stored:
+    """What a header promises: the voxels, where they begin, and how they are scaled."""
+
+    header: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    intercept: float | None
+
+
+def _read_header(path: Path) -> _Stored:
+    """Return what the header of a file promises, checked against what the file can hold."""
+    size = check_file(path, expected="a NIfTI image", error=ImageFileError)
+    with _refusing(path), open_stream(path, size) as stream:
+        return _header_of(stream)
+
+
+def _header_of(stream: Stream) -> _Stored:
+    start = stream.read(4)
+    kind = _HEADERS.get(min(int.from_bytes(start, "little"), int.from_bytes(start, "big")))
+    if kind is None:
+        raise ValueError("no NIfTI header")
+    header = kind.from_fileobj(BytesIO(start + stream.read(kind.sizeof_hdr - 4)), check=True)
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise ValueError("a header without its image")
+    dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header.get_data_shape())
+    if dtype.kind not in "iufb":
+        raise ValueError("an image of colours or complex numbers")
+    if dtype.itemsize > 8:
+        raise ValueError(f"numbers of {8 * dtype.itemsize} bits")
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape {shape}")
+    count, first = math.prod(shape), kind.sizeof_hdr + 4
+    offset = max(int(header.get_data_offset()), first)
+    promised = offset + count * dtype.itemsize
+    if count > LARGEST_VOXELS:
+        raise ValueError(f"{count:.3g} voxels; at most {LARGEST_VOXELS:.3g} are read")
+    if promised > stream.longest:
+        raise ValueError(
+            f"{promised} bytes are promised, and the file cannot hold more than {stream.longest}"
         )
-    try:
-        image = nib.load(path, mmap=False)
-    except (*_DAMAGE, NibabelFileError) as error:
-        raise _not_an_image(path, str(error)) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise _not_an_image(path, f"a {type(image).__name__}")
-    kind = image.get_data_dtype().kind
-    if kind not in "iufb":
-        raise _not_an_image(path, "an image of colours or complex numbers")
-    return image
+    if promised > LARGEST_UNPACKED and promised > LARGEST_RATIO * stream.size:
+        raise ValueError(f"it unpacks to {promised / stream.size:.0f} times its size")
+    slope, intercept = header.get_slope_inter()
+    return _Stored(header, shape, dtype, offset, slope, intercept)
 
 
-def _not_an_image(path: Path, found: str) -> ImageFileError:
-    return ImageFileError(
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    with parsing(
         "The file is not a readable NIfTI image.",
         file=path,
         expected="NIfTI (.nii or .nii.gz)",
-        found=found,
         remedy="convert or copy the image again",
-    )
+        error=ImageFileError,
+    ):
+        yield
 
 
 def _read_voxels(path: Path, shape: tuple[int, int, int], kind: Kind) -> NDArray[Any]:
-    image = _open(path)
-    stored = image.get_data_dtype().newbyteorder("=")
-    try:
-        if path.name.lower().endswith(".gz"):
-            # To the end of the stream, where its checksum stands: damage inside would pass otherwise.
-            with gzip.open(path) as stream:
-                image = type(image).from_bytes(stream.read())
-        if kind == "label":
-            data = np.asanyarray(image.dataobj)
-        else:
-            exact_in_float32 = stored.itemsize <= 2 or stored == np.float32
-            data = image.get_fdata(dtype=np.float32 if exact_in_float32 else np.float64, caching="unchanged")
-    except _DAMAGE as error:
-        raise ImageFileError(
-            "The file is damaged: it ends before its last voxel, or its compressed data are broken.",
-            file=path,
-            expected=f"{int(np.prod(shape))} voxels",
-            found=str(error),
-            remedy="copy or download the file again",
-        ) from error
-    data = data.reshape(shape)
+    stored = _read_header(path)
+    with parsing(
+        "The file is damaged: its voxels end too early or go on, or its compressed data are broken.",
+        file=path,
+        expected=f"{math.prod(shape)} voxels",
+        remedy="copy or download the file again",
+        error=ImageFileError,
+    ):
+        data = _scaled(_raw(path, stored), stored, kind).reshape(shape)
     if kind == "scalar" and not np.isfinite(data).all():
         bad = int(np.count_nonzero(~np.isfinite(data)))
         raise InputError(
@@ -168,6 +196,27 @@ def _read_voxels(path: Path, shape: tuple[int, int, int], kind: Kind) -> NDArray
     data = np.ascontiguousarray(data)
     data.flags.writeable = False
     return data
+
+
+def _raw(path: Path, stored: _Stored) -> NDArray[Any]:
+    """Return the voxels as stored, in Fortran order; to the end of the stream, where its checksum stands."""
+    flat = np.empty(math.prod(stored.shape), stored.dtype)
+    with open_stream(path, path.stat().st_size) as stream:
+        stream.skip(stored.offset)
+        if (there := stream.fill(flat.view(np.uint8))) < flat.nbytes:
+            raise ValueError(f"{there} of {flat.nbytes} bytes")
+        stream.finish()
+    return flat.reshape(stored.shape, order="F")
+
+
+def _scaled(raw: NDArray[Any], stored: _Stored, kind: Kind) -> NDArray[Any]:
+    slope = 1.0 if stored.slope is None else stored.slope
+    scaled = apply_read_scaling(raw, np.float64(slope), np.float64(stored.intercept or 0.0))
+    if kind == "label":
+        return np.asarray(scaled)
+    native = stored.dtype.newbyteorder("=")
+    exact_in_float32 = native.itemsize <= 2 or native == np.float32
+    return np.asarray(scaled, np.float32 if exact_in_float32 else np.float64)
 
 
 def _typed(volume: Volume, dtype: DTypeLike | None) -> NDArray[Any]:

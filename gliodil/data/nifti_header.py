@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gliodil.data.affine import box_corners, check_affine
 from gliodil.errors import GeometryError
 
+_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 FORM_TOLERANCE_MM = 0.1
 """Largest distance between the places sform and qform give a corner voxel that passes without a note."""
 
@@ -50,7 +51,7 @@ def image_affine(
     header: Any, shape: tuple[int, int, int], path: Path
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Return the affine the header states, and what is odd about it."""
-    unit = header.get_xyzt_units()[0]
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, "a unit of unknown code")
     if unit not in ("mm", "unknown"):
         raise GeometryError(
             "The header states lengths in another unit.",

@@ -275,7 +275,7 @@ def test_not_an_image(tmp_path: Path, name: str, content: bytes) -> None:
 
 def test_other_formats_and_colours_are_refused(tmp_path: Path) -> None:
     nib.save(nib.MGHImage(ramp(), np.eye(4)), tmp_path / "a.mgz")
-    with pytest.raises(ImageFileError, match="MGHImage"):
+    with pytest.raises(ImageFileError, match="no NIfTI header"):
         read_nifti(tmp_path / "a.mgz", kind="scalar")
     colours = np.zeros((3, 3, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(image(colours), tmp_path / "a.nii")
@@ -296,7 +296,7 @@ def test_truncated_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     nib.save(image(noise), path)
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(ImageFileError, match="damaged"):
+    with pytest.raises(ImageFileError, match=r"damaged|promised"):
         read_nifti(path, kind="scalar").data  # noqa: B018
 
 
