@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = command("demo", "run the whole pipeline on a synthetic patient whose truth is known", fitting)
     demo.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-demo)")
     demo.add_argument("--seed", type=int, default=0, metavar="N", help="which patient (default: 0)")
+    _add_overwrite(demo)
 
     plan = command("plan", "turn one patient's images into a density, margin maps and a report", fitting)
     plan.add_argument(
@@ -135,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep a result made from the same files and settings, continue a fit of them that was interrupted",
     )
+    _add_overwrite(plan)
 
     plan.add_argument(
         "--register",
@@ -153,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="as wrong as people are: tissue maps off, uneven growth, noisy and missing labels",
     )
+    _add_overwrite(simulate)
 
     evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
@@ -257,6 +260,7 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
     )
     cohort.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     cohort.add_argument("--force", action="store_true", help="plan again what is finished")
+    _add_overwrite(cohort)
     cohort.add_argument("--stop-on-first-error", action="store_true", help="start no patient after a failure")
     cohort.add_argument(
         "--dry-run", action="store_true", help="check all patients, say what would run, and stop"
@@ -287,6 +291,14 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "--skip-bids-validation",
         action="store_true",
         help="take a BIDS dataset that does not describe itself",
+    )
+
+
+def _add_overwrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the result of another patient; other files are never replaced",
     )
 
 

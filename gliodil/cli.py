@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gliodil import __version__
 from gliodil.arguments import FILE_FLAGS, build_parser
-from gliodil.errors import GliodilError, InputError, OutputError
+from gliodil.errors import GliodilError, InputError
 from gliodil.evaluating import evaluate
+from gliodil.logs import VisibleFormatter, log_file, unforeseen
 from gliodil.pipeline import Planned, plan_patient
 from gliodil.preflight import check
 from gliodil.terminal import Terminal
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if stop.code else 0
     terminal = Terminal(quiet=arguments.quiet, verbose=arguments.verbose)
     try:
-        with _logging(arguments):
+        with _stopped_gently(), _logging(arguments):
             code = _COMMANDS[arguments.command](arguments, terminal)
     except GliodilError as error:
         terminal.error(str(error))
@@ -43,7 +45,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.error("Interrupted before the result was complete.")
         return 1
+    except Exception as error:  # whatever was not foreseen is one sentence too
+        terminal.error(str(unforeseen(error, arguments.log_file)))
+        return 1
     return code or 0
+
+
+@contextmanager
+def _stopped_gently() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a scheduler, a container, a closed terminal) end the command as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    former = {}
+    with suppress(ValueError):  # only the main thread can
+        for name in names:
+            number = getattr(signal, name)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                former[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -66,7 +92,12 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     organs = load_organs(arguments.oar, patient)
     density = None if arguments.density is None else read_density(arguments.density)
     out = arguments.out or Path("gliodil-out") / patient.identity
-    asked: dict[str, Any] = {"rule": arguments.rule, "organs": organs, "exclude": arguments.exclude_oar}
+    asked: dict[str, Any] = {
+        "rule": arguments.rule,
+        "organs": organs,
+        "exclude": arguments.exclude_oar,
+        "overwrite": arguments.overwrite,
+    }
     terminal.inputs(patient, out, config)
     if arguments.dry_run:
         terminal.warnings(check(patient, out, config=config, register=arguments.register, **asked))
@@ -99,21 +130,24 @@ def _demo(arguments: argparse.Namespace, terminal: Terminal) -> None:
         simulate(seed=arguments.seed, progress=progress).save(Path(scratch) / "demo")
         patient = load_patient(Path(scratch) / "demo", identity=f"demo-{arguments.seed}")
         settings = {"seed": arguments.seed, "synthetic": True}
-        planned = plan_patient(patient, out, config=config, settings=settings, progress=progress)
+        planned = plan_patient(
+            patient, out, config=config, settings=settings, overwrite=arguments.overwrite, progress=progress
+        )
     _finish(planned, terminal)
 
 
 def _simulate(arguments: argparse.Namespace, terminal: Terminal) -> None:
+    from gliodil.data.publish import output_folder
     from gliodil.data.synthetic import simulate
-    from gliodil.reporting.folder import ensure_writable
 
-    out = ensure_writable(arguments.out)
-    with terminal.progress() as progress:
-        patient = simulate(
-            foci=arguments.foci, seed=arguments.seed, realistic=arguments.realistic, progress=progress
-        )
-    patient.save(out)
-    terminal.say(str(out))
+    with output_folder(arguments.out) as output:
+        output.check_own()
+        with terminal.progress() as progress:
+            patient = simulate(
+                foci=arguments.foci, seed=arguments.seed, realistic=arguments.realistic, progress=progress
+            )
+        patient.save(output, overwrite=arguments.overwrite)
+    terminal.say(str(arguments.out))
 
 
 def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
@@ -200,9 +234,9 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
         # Errors are printed anyway.
         handlers[-1].addFilter(lambda record: record.levelno < logging.ERROR)
     if arguments.log_file is not None:
-        handlers.append(_log_file(arguments.log_file))
+        handlers.append(log_file(arguments.log_file))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(handler)
     if len(handlers) > 1:
         root.setLevel(logging.INFO)
@@ -211,26 +245,16 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
         yield
         logger.info("done")
     except BaseException as error:
-        logger.error("%s", error if isinstance(error, GliodilError) else f"stopped by {error!r}")
+        if isinstance(error, GliodilError):
+            logger.error("%s", error)
+        else:
+            logger.error("stopped by %r", error, exc_info=isinstance(error, Exception))
         raise
     finally:
         root.setLevel(level)
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
-
-
-def _log_file(path: Path) -> logging.Handler:
-    try:
-        return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(
-            "The log file cannot be written.",
-            file=path,
-            expected="a file in a folder that exists and can be written to",
-            found=error.strerror or str(error),
-            remedy="choose another one with --log-file",
-        ) from error
 
 
 def run() -> None:
@@ -240,6 +264,8 @@ def run() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except OSError:  # the reader has gone: not our failure, and nothing more can be said
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):  # a reader that has gone is not our failure
+                code = code or 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # nothing more can be said
     sys.exit(code)

@@ -8,6 +8,26 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def visible(value: object, *, lines: bool = False) -> str:
+    """Return a text in which nothing can move the cursor of a terminal: what is not printable is escaped.
+
+    Parameters
+    ----------
+    value
+        What to show; names of files and what stands in them can hold anything.
+    lines
+        Leave line feeds and tabs.
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    left = "\n\t" if lines else ""
+    return "".join(
+        c if c.isprintable() or c in left else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
 class GliodilError(Exception):
     """Base of every error the package raises on purpose.
 
@@ -45,8 +65,8 @@ class GliodilError(Exception):
             "found": self.found,
             "remedy": self.remedy,
         }
-        lines = [f"  {name + ':':<10}{value}" for name, value in particulars.items() if value]
-        return "\n".join([self.problem, *lines])
+        lines = [f"  {name + ':':<10}{visible(value)}" for name, value in particulars.items() if value]
+        return "\n".join([visible(self.problem), *lines])
 
     def for_patient(self, patient: str) -> GliodilError:
         """Return the same error, naming the patient if it did not yet."""
@@ -73,6 +93,10 @@ class LabelError(InputError):
 
 class OutputError(GliodilError):
     """The output folder cannot be written."""
+
+
+class BusyError(OutputError):
+    """Another process is writing there."""
 
 
 class MissingExtraError(GliodilError):

@@ -32,19 +32,21 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     OutputError
         If the folder cannot be written.
     """
+    from gliodil.data.publish import keep_apart
     from gliodil.planning.evaluate import evaluate_plan_folder, keep_recurrence
-    from gliodil.reporting.folder import ensure_writable, update_coverage
-    from gliodil.reporting.jsonable import read_json
+    from gliodil.reporting.folder import finished_folder, put_coverage
 
-    out = Path(out)
-    metrics = read_json(out / "metrics.json")
-    try:
-        ensure_writable(out)
-        with collected_warnings() as warnings:
-            coverage = evaluate_plan_folder(out, recurrence, convention=metrics.get("label_convention"))
-        report = update_coverage(out, coverage, recurrence=Path(recurrence))
-        keep_recurrence(out, Path(recurrence))
-    except GliodilError as error:
-        error.for_patient(str(metrics.get("patient")))
-        raise
-    return Evaluated(report, dict(coverage), tuple(warnings))
+    keep_apart(out, [recurrence])
+    with finished_folder(out) as (output, metrics, provenance):
+        try:
+            with collected_warnings() as warnings:
+                coverage = evaluate_plan_folder(
+                    output.path, recurrence, convention=metrics["label_convention"]
+                )
+            with output.revised() as folder:
+                keep_recurrence(folder, Path(recurrence))
+                put_coverage(folder, metrics, provenance, coverage, recurrence=Path(recurrence))
+        except GliodilError as error:
+            error.for_patient(metrics["patient"])
+            raise
+    return Evaluated(Path(out) / "report.html", dict(coverage), tuple(warnings))

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RULE = "benchmark-15mm"
 DEFAULT_RANK = "reach"
-RESULT_FILES = (
-    *(f"{name}.nii.gz" for name in ("density", "ctv_standard", "ctv_trimmed", "ctv_model", "margin")),
-    *("plan_difference.nii.gz", "gtv.nii.gz", "brain.nii.gz"),
-    *(f"surfaces/{name}" for name in ("gtv.stl", "ctv_standard.stl", "ctv_model.stl", "ctv_model.vtu")),
-    *("metrics.json", "provenance.json", "report.html", "log.txt"),
-)
-"""What a finished plan folder holds, next to its figures."""
 BEYOND_CTV_MM = 7.0
 """How far the density is computed beyond the standard CTV at least: the model CTV goes beyond it in places."""
 
@@ -83,14 +76,16 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | 
 
 
 def finished(out: Path, wanted: str) -> dict[str, Any] | None:
-    """Return the metrics of a plan folder finished with this fingerprint, else None."""
+    """Return the metrics of a plan folder that is whole and was finished with this fingerprint, else None."""
+    from gliodil.data.manifest import verified
+    from gliodil.reporting.folder import NOT_FINISHED, PLAN
     from gliodil.reporting.jsonable import read_json
 
     try:
-        provenance, metrics = read_json(out / "provenance.json"), read_json(out / "metrics.json")
+        provenance = read_json(out / "provenance.json")
+        if provenance["config"].get("fingerprint") != wanted:
+            return None
+        verified(out, PLAN, **NOT_FINISHED)
+        return read_json(out / "metrics.json")
     except InputError:
         return None
-    config = provenance.get("config")
-    same = isinstance(config, dict) and config.get("fingerprint") == wanted
-    expected = (*RESULT_FILES, *(metrics.get("dicom") or {}).get("files", ()))
-    return metrics if same and all((out / name).is_file() for name in expected) else None

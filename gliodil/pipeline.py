@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -15,6 +14,7 @@ from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finishe
 from gliodil.inference.config import FitConfig, Method
 from gliodil.logs import log_text
 from gliodil.preflight import check_request, memory_errors, naming
+from gliodil.reporting.jsonable import read_json
 
 if TYPE_CHECKING:
     from gliodil.data.patient import Patient
@@ -54,6 +54,7 @@ def plan_patient(
     resume: bool = False,
     register: bool = False,
     density: Volume | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
@@ -65,7 +66,7 @@ def plan_patient(
     patient
         From ``load_patient``; a recurrence in it is evaluated, a truth density scored.
     out
-        Folder to write; nothing is left in it if anything fails.
+        Folder to write; an earlier result in it stays as it was until the new one is whole.
     config, rule
         Fit settings, and plan rule (or its name, or its file).
     rank
@@ -85,6 +86,8 @@ def plan_patient(
         Align the images rigidly with the one the segmentation was drawn on; otherwise they are taken as aligned.
     density
         A density made elsewhere, in [0, 1] (``gliodil.inference.given``); planned in the place of a fit.
+    overwrite
+        Replace the result of another patient. Files that are not those of an earlier result are never replaced.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -93,7 +96,8 @@ def plan_patient(
     InputError, GeometryError, LabelError
         If the patient cannot be planned.
     OutputError
-        If the folder cannot be written.
+        If the folder cannot be written, holds anything but an earlier result of this patient, or does not lie apart
+        from the inputs.
     MissingExtraError
         If what the report needs is not installed.
     """
@@ -108,15 +112,17 @@ def plan_patient(
     from gliodil.planning.ranking import check_rank
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
-    from gliodil.reporting.folder import write_plan_folder
+    from gliodil.reporting.folder import plan_folder, write_plan_folder
 
-    config, out = config or FitConfig(), Path(out)
+    config = config or FitConfig()
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
-    with naming(patient), log_text() as log:
-        check_request(
-            patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
-        )
+    with (
+        naming(patient),
+        log_text() as log,
+        plan_folder(patient, out, overwrite=overwrite) as output,
+    ):
+        check_request(patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register)
         record = settings_record(
             config,
             rule,
@@ -134,15 +140,14 @@ def plan_patient(
         record["fingerprint"] = fingerprint(patient, record, organs)
         # One for each method: the report compares a network with the discrete loss.
         checkpoints = {
-            method: Checkpoint(out.with_name(f".{out.name}.{method}.checkpoint.npz"))
-            for method in get_args(Method)
+            method: Checkpoint(output.hidden(f"{method}.checkpoint.npz")) for method in get_args(Method)
         }
         if not resume:
             _remove(checkpoints)
-        if resume and (kept := finished(out, record["fingerprint"])) is not None:
+        if resume and (kept := finished(output.path, record["fingerprint"])) is not None:
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             _remove(checkpoints)
-            return Planned(out / "report.html", kept)
+            return Planned(Path(out) / "report.html", kept)
         sheets = {"barriers": falx_and_tentorium}
         prepared = prepare(patient, register=register, carry=sheets, progress=progress)
         patient = prepared.patient
@@ -179,8 +184,8 @@ def plan_patient(
                 truth=None if known is None else score(other.density, known, patient.tumour),
             )
         stage("report", 0, float("nan"))
-        report = write_plan_folder(
-            out,
+        write_plan_folder(
+            output,
             patient=patient,
             fit=fitted,
             plans=plans,
@@ -195,9 +200,9 @@ def plan_patient(
             organs=organs,
             keyholes=keyholes,
         )
-    _remove(checkpoints)
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    return Planned(report, metrics, fitted, plans)
+        _remove(checkpoints)
+        metrics = read_json(output.path / "metrics.json")
+    return Planned(Path(out) / "report.html", metrics, fitted, plans)
 
 
 def _remove(checkpoints: Mapping[str, Checkpoint]) -> None:

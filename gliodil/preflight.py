@@ -29,16 +29,18 @@ def check(
     organs: Organs | None = None,
     exclude: Collection[str] = (),
     register: bool = False,
+    overwrite: bool = False,
 ) -> tuple[str, ...]:
-    """Raise what `plan_patient` would refuse before its fit, and return the warnings; write nothing."""
+    """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`."""
     from gliodil.data.registration.prepare import needs_tissue
     from gliodil.inference.case import set_up
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
+    from gliodil.reporting.folder import plan_folder
 
-    with naming(patient):
+    with naming(patient), plan_folder(patient, out, overwrite=overwrite):
         planned = check_request(
-            patient, out, config=config, rule=rule, organs=organs, exclude=exclude, register=register
+            patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned
@@ -48,7 +50,6 @@ def check(
 
 def check_request(
     patient: Patient,
-    out: Path | str,
     *,
     config: FitConfig,
     rule: str | PlanRule,
@@ -64,9 +65,7 @@ def check_request(
     from gliodil.planning.export import check_export
     from gliodil.planning.organs import check_organs
     from gliodil.planning.rules import get_rule
-    from gliodil.reporting.folder import ensure_writable
 
-    ensure_writable(out)
     known = get_rule(rule) if isinstance(rule, str) else rule
     check_organs(organs or {}, exclude, patient.segmentation)
     for library in ("matplotlib", "jinja2"):

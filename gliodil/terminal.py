@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gliodil.errors import OutputError, visible
 from gliodil.preflight import memory_gb
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from gliodil.inference.config import FitConfig
 
 Progress = Callable[[str, int, float], None]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 GRADIENTS_EXPECTED = 150
 """Length of the progress bar of a fit; it stretches if a fit takes more."""
 
@@ -30,8 +33,21 @@ class Terminal:
         self._started = time.perf_counter()
 
     def say(self, text: str) -> None:
-        """Print a result to stdout."""
-        _write(sys.stdout, text)
+        """Print a result to stdout.
+
+        Raises
+        ------
+        OutputError
+            If it takes no more, because the disk behind it is full for instance; not if its reader has gone.
+        """
+        failed = _write(sys.stdout, text)
+        if failed is not None and failed.errno in _NO_ROOM:
+            raise OutputError(
+                "The result cannot be printed.",
+                expected="standard output that can be written to",
+                found=failed.strerror,
+                remedy="free the disk it is written to",
+            ) from failed
 
     def note(self, text: str) -> None:
         """Print to stderr unless quiet."""
@@ -45,27 +61,27 @@ class Terminal:
     def warnings(self, texts: Iterable[str]) -> None:
         """Show what a reader of the result should know."""
         for text in texts:
-            self.note(f"note: {text}")
+            self.note(f"note: {visible(text)}")
 
     def inputs(self, patient: Patient, out: Path, config: FitConfig) -> None:
         """Show what was found and what it was taken for."""
-        self.note(f"Patient {patient.identity}, labels read as {patient.convention.name}")
+        self.note(f"Patient {visible(patient.identity)}, labels read as {patient.convention.name}")
         rows = patient.describe()
         width = max(32, *(len(row["file"]) for row in rows))
         for row in rows:
             self.note(
-                f"  {row['role']:<11}{row['file']:<{width}} {row['shape']:<16} {row['spacing']} mm  "
+                f"  {row['role']:<11}{visible(row['file']):<{width}} {row['shape']:<16} {row['spacing']} mm  "
                 f"{row['orientation']} {row['note']}".rstrip()
             )
         optional = ("wm", "gm", "brain", "csf", "pet", "recurrence")
         if missing := [name for name in optional if name not in patient.volumes]:
             self.note(f"  not given: {', '.join(missing)}")
         for warning in patient.warnings:
-            self.note(f"  note: {warning}")
+            self.note(f"  note: {visible(warning)}")
         size = f"grid {config.cells}³ × {config.steps}, about {memory_gb(config):.1f} GB of memory"
         if config.method == "pinn":
             size += f"; network {config.network_depth} × {config.network_width}, at most {config.network_budget_s:g} s"
-        self.note(f"  {size}; results to {out}")
+        self.note(f"  {size}; results to {visible(out)}")
 
     def coverage(self, coverage: Mapping[str, Any]) -> None:
         """Show recurrence coverage."""
@@ -204,11 +220,17 @@ def _number(value: float | None, form: str, absent: str = "unknown") -> str:
     return absent if value is None else format(value, form)
 
 
-def _write(stream: Any, text: str) -> None:
+def _write(stream: Any, text: str) -> OSError | None:
+    """Print a text; return what kept it from being printed."""
     if stream is None:
-        return
+        return None
     encoding = getattr(stream, "encoding", None) or "utf-8"
     # What the stream cannot encode (³ in ASCII, odd bytes of a file name) must not cost the whole line.
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    with suppress(OSError, ValueError):  # closed or gone: nobody reads it
+    text = visible(text, lines=True).encode(encoding, "backslashreplace").decode(encoding)
+    try:
         print(text, file=stream, flush=True)
+    except OSError as error:
+        return error
+    except ValueError:  # closed: nobody reads it
+        pass
+    return None

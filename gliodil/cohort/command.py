@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gliodil.cohort.bids import is_bids
 from gliodil.cohort.coverages import Analysis, is_coverage_table
 from gliodil.cohort.group import summarize, summarize_table
 from gliodil.cohort.inputs import find_rows
@@ -17,11 +18,12 @@ from gliodil.cohort.margin_table import REFERENCE, MarginResult, by_target
 from gliodil.cohort.margins import MARGIN_FILE, are_scored
 from gliodil.cohort.report import REPORT_FILE, points
 from gliodil.cohort.rows import Row
-from gliodil.cohort.run import Event, Summary, check_cohort, reasons, run_cohort
+from gliodil.cohort.run import WAIT_S, Event, Summary, check_cohort, reasons, run_cohort
 from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
 from gliodil.cohort.workers import InProcess, Workers, choose_resources, local_workers, remote_workers
 from gliodil.data.labels import get_convention
+from gliodil.data.publish import keep_apart
 from gliodil.planning.rules import get_rule
 from gliodil.reporting.folder import ensure_writable
 
@@ -42,7 +44,7 @@ _DECISIONS = {
 
 def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal: Terminal) -> int:
     """Check and plan the patients of a cohort; return the exit code."""
-    out = ensure_writable(arguments.out).resolve()
+    out = _output(arguments)
     rows = _rows(arguments)
     # What would fail every patient is one error.
     get_rule(arguments.rule)
@@ -55,6 +57,7 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
         arguments.force,
         arguments.retry_failed,
         rank=arguments.rank,
+        overwrite=arguments.overwrite,
         started=time.time(),
     )
     with _workers(arguments, config, len(rows), terminal) as workers:
@@ -74,7 +77,7 @@ def run_participants(arguments: argparse.Namespace, config: FitConfig, terminal:
 
 def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Sum up what a cohort has finished, or a table of coverages; return the exit code."""
-    out = ensure_writable(arguments.out).resolve()
+    out = _output(arguments)
     if is_coverage_table(arguments.source):
         for analysis in summarize_table(arguments.source, out):
             _tell_analysis(analysis, terminal)
@@ -96,6 +99,15 @@ def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
             )
     terminal.say(str(arguments.out / REPORT_FILE))
     return 0
+
+
+def _output(arguments: argparse.Namespace) -> Path:
+    """Return the output folder, apart from the input and writable; in BIDS it may be one of the derivatives."""
+    out: Path = ensure_writable(arguments.out, wait_s=WAIT_S).resolve()
+    derivatives = arguments.source.resolve() / "derivatives"
+    if derivatives not in out.parents or not is_bids(arguments.source):
+        keep_apart(arguments.out, [arguments.source])
+    return out
 
 
 def _tell_analysis(analysis: Analysis, terminal: Terminal) -> None:

@@ -21,10 +21,13 @@ from gliodil.cohort.margin_table import MarginResult, margin_results, margin_tab
 from gliodil.cohort.margins import MARGIN_FILE
 from gliodil.cohort.report import write_cohort_report
 from gliodil.cohort.rows import Row
+from gliodil.cohort.run import cohort_files
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
-from gliodil.data.atomic import atomic_path
+from gliodil.data.manifest import verified
+from gliodil.data.publish import look_after
 from gliodil.errors import InputError
+from gliodil.reporting.folder import NOT_FINISHED, PLAN
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import STATEMENT
 
@@ -122,6 +125,8 @@ def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analys
     OutputError
         If the folder cannot be written to.
     """
+    for place in {(out / row.place).parent for row in rows}:
+        look_after(place)
     members = [read_member(row.identity, row.place, out) for row in rows]
     if not any(member.state == "done" for member in members):
         raise InputError(
@@ -131,16 +136,15 @@ def summarize(rows: Sequence[Row], out: Path) -> tuple[list[Member], list[Analys
             found=", ".join(f"{n} {state}" for state, n in Counter(m.state for m in members).items()),
             remedy="plan the patients first, into the same folder",
         )
-    with atomic_path(out / "cohort.tsv") as temporary:
-        temporary.write_text(cohort_table(members), encoding="utf-8")
-    write_json(COLUMNS, out / "cohort.json")
     scored = {member.identity: member.margins for member in members if member.margins is not None}
-    if scored:
-        with atomic_path(out / "cohort_margins.tsv") as temporary:
-            temporary.write_text(margin_table(scored), encoding="utf-8")
-        write_json(MARGIN_COLUMNS, out / "cohort_margins.json")
     margins = margin_results(list(scored.values()))
-    return members, _write(coverages_of(members), members, out, margins), margins
+    with cohort_files(out) as folder:
+        (folder / "cohort.tsv").write_text(cohort_table(members), encoding="utf-8")
+        write_json(COLUMNS, folder / "cohort.json")
+        if scored:
+            (folder / "cohort_margins.tsv").write_text(margin_table(scored), encoding="utf-8")
+            write_json(MARGIN_COLUMNS, folder / "cohort_margins.json")
+        return members, _write(coverages_of(members), members, folder, margins), margins
 
 
 def summarize_table(table: Path, out: Path) -> list[Analysis]:
@@ -155,7 +159,9 @@ def summarize_table(table: Path, out: Path) -> list[Analysis]:
     OutputError
         If the folder cannot be written to.
     """
-    return _write(read_coverage_table(table), [], out)
+    tables = read_coverage_table(table)
+    with cohort_files(out) as folder:
+        return _write(tables, [], folder)
 
 
 def _write(
@@ -194,13 +200,15 @@ def read_member(identity: str, place: str, out: Path) -> Member:
     if state != "done":
         return Member(identity, place, state, status)
     try:
+        verified(folder, PLAN, **NOT_FINISHED)
         metrics = read_json(folder / "metrics.json")
         curves, margins = (
             read_json(folder / name) if (folder / name).exists() else None
             for name in (CURVE_FILE, MARGIN_FILE)
         )
     except InputError as error:
-        return Member(identity, place, "failed", {**status, "error": {"problem": error.problem}})
+        found = f"{error.problem.rstrip('.')}: {error.found}"
+        return Member(identity, place, "failed", {**status, "error": {"problem": found}})
     return Member(identity, place, state, status, metrics, curves, margins)
 
 

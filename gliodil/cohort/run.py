@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,11 @@ from gliodil.cohort.status import describe_error
 from gliodil.cohort.task import Outcome, plan_row, record_failure
 from gliodil.cohort.validate import Check, Request, check_row, write_check_table
 from gliodil.cohort.workers import Workers
+from gliodil.data.publish import output_folder
 from gliodil.reporting.jsonable import write_json
 
+WAIT_S = 60.0
+"""How long to wait for another runner that writes the files of the whole cohort [s]."""
 POLL_S = 2.0
 """How often to ask whether another runner has finished a patient [s]."""
 
@@ -108,10 +112,10 @@ def run_cohort(
         If the output folder cannot be written to.
     """
     began = time.perf_counter()
-    request.out.mkdir(parents=True, exist_ok=True)
     checks = check_cohort(rows, request, workers)
-    write_check_table(checks, request.out)
-    describe_dataset(request.out)
+    with cohort_files(request.out) as folder:
+        write_check_table(checks, folder)
+        describe_dataset(folder)
     progress = _Progress(len(rows), workers, show)
     by_name = {c.identity: c for c in checks}
     for row, check in zip(rows, checks, strict=True):
@@ -128,6 +132,19 @@ def run_cohort(
             progress.add(Outcome(row.identity, "skipped"))
     outcomes = tuple(progress.outcomes[row.identity] for row in rows)
     return Summary(outcomes, time.perf_counter() - began)
+
+
+@contextmanager
+def cohort_files(out: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files are put into a cohort's folder together if the block ends well.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to, or holds files of these names that are not of an earlier cohort.
+    """
+    with output_folder(out, wait_s=WAIT_S) as output, output.part("cohort") as folder:
+        yield folder
 
 
 def _plan_all(

@@ -11,14 +11,16 @@ import hashlib
 import json
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gliodil.errors import GliodilError, InputError, MissingExtraError, OutputError
+from gliodil.data.lock import held
+from gliodil.data.manifest import read_manifest
+from gliodil.data.publish import KEPT, LOG_FILE, STATUS_DRAFT, STATUS_FILE, run_lock
+from gliodil.errors import GliodilError, InputError, OutputError
+from gliodil.logs import is_log
 from gliodil.reporting.jsonable import read_json, write_json
-
-STATUS_FILE, LOG_FILE, LOCK_FILE = "status.json", "run.log", ".lock"
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
@@ -37,44 +39,46 @@ def write_status(folder: Path, status: Mapping[str, Any]) -> None:
     OutputError
         If the folder cannot be written to.
     """
-    write_json({"schema_version": 1, **status}, folder / STATUS_FILE)
+    write_json({"schema_version": 1, **status}, folder / STATUS_FILE, draft=folder / STATUS_DRAFT)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a patient's folder; yields False, at once, if another process does.
+    """Hold a patient's folder for a run; yields False, at once, if another process does.
 
     Raises
     ------
-    MissingExtraError
-        If filelock is not installed.
     OutputError
-        If the folder cannot be written to, or its file system knows no locks.
+        If the folder above cannot be written to, or its file system knows no locks.
     """
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            mine = stack.enter_context(held(run_lock(folder)))
+        except (OSError, NotImplementedError) as error:
+            raise OutputError(
+                "The patient's folder cannot be locked.",
+                file=folder,
+                expected="a folder that can be written to, on a file system with locks",
+                found=str(error),
+                remedy="choose another output folder",
+            ) from error
+        yield mine
+
+
+def may_record(folder: Path) -> bool:
+    """Whether status and log can be written into a patient's folder: it holds nothing that we did not write."""
     try:
-        from filelock import FileLock, Timeout
-    except ImportError as error:
-        raise MissingExtraError("filelock", "cohort") from error
-    lock = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE, timeout=0)
-        lock.acquire()
-    except Timeout:
-        lock = None
-    except (OSError, NotImplementedError) as error:
-        raise OutputError(
-            "The patient's folder cannot be locked.",
-            file=folder,
-            expected="a folder that can be written to, on a file system with locks",
-            found=str(error),
-            remedy="choose another output folder",
-        ) from error
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            lock.release()
+        if not folder.exists():
+            return True
+        if (folder / STATUS_FILE).exists() and read_status(folder) is None:
+            return False
+        if (folder / LOG_FILE).exists() and not is_log(folder / LOG_FILE):
+            return False
+        names = {entry.name for entry in folder.iterdir()}
+        return names <= KEPT or read_manifest(folder) is not None
+    except (OSError, GliodilError):
+        return False
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,19 +18,20 @@ from gliodil.cohort.curves import CURVE_FILE, write_curves
 from gliodil.cohort.margins import are_scored, write_margins
 from gliodil.cohort.rows import Row
 from gliodil.cohort.status import (
-    LOG_FILE,
     configuration_hash,
     describe_error,
     locked,
+    may_record,
     read_status,
     write_status,
 )
 from gliodil.cohort.validate import Check, Request, decide
+from gliodil.data.publish import LOG_FILE
 from gliodil.data.registration.prepare import restore
-from gliodil.errors import GliodilError
+from gliodil.errors import BusyError, GliodilError, OutputError
 from gliodil.logs import logged_to
 from gliodil.pipeline import plan_patient
-from gliodil.reporting.folder import PREPROCESS
+from gliodil.reporting.folder import PREPROCESS, finished_folder
 from gliodil.reporting.metrics import peak_memory_mb
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def plan_row(row: Row, check: Check, request: Request) -> Outcome:
     Raises
     ------
     OutputError
-        If the patient's folder cannot be written to.
+        If the patient's folder cannot be written to, or holds what is not ours.
     """
     out = request.out / row.place
     with locked(out) as mine:
@@ -65,7 +65,16 @@ def plan_row(row: Row, check: Check, request: Request) -> Outcome:
             return Outcome(row.identity, "elsewhere")
         if (decided := _decided_elsewhere(row, check, request)) is not None:
             return decided
-        _remove_partial(out)
+        if not may_record(out):
+            raise OutputError(
+                "The patient's folder of results holds files that are not ours.",
+                patient=row.identity,
+                file=out,
+                expected="no folder, or one that an earlier run wrote",
+                found="others",
+                remedy="choose another output folder, or move it away",
+            )
+        out.mkdir(parents=True, exist_ok=True)
         return _plan(row, check, request, out)
 
 
@@ -75,15 +84,18 @@ def record_failure(
     """Record that a patient failed where the patient's own task could not: before it began, or killed."""
     out = request.out / row.place
     seconds = 0.0
-    with locked(out) as mine:
-        if mine:
-            status = read_status(out) or {}
-            if not stage:  # killed: what its task last wrote still stands
-                stage = str(status.get("stage") or "start")
-                seconds = time.time() - float(status.get("started_s") or time.time())
-            record = _record(check, request, state="failed", stage=stage, seconds=seconds)
-            peak = status.get("peak_memory_mb")
-            write_status(out, {**record, "peak_memory_mb": peak, "error": dict(error)})
+    try:
+        with locked(out) as mine:
+            if mine and may_record(out):
+                status = read_status(out) or {}
+                if not stage:  # killed: what its task last wrote still stands
+                    stage = status.get("stage") or "start"
+                    seconds = time.time() - (status.get("started_s") or time.time())
+                record = _record(check, request, state="failed", stage=stage, seconds=seconds)
+                peak = status.get("peak_memory_mb")
+                write_status(out, {**record, "peak_memory_mb": peak, "error": dict(error)})
+    except OutputError as unwritten:  # then the summary alone says it; the others must not fail with this one
+        logger.error("%s: %s", row.identity, unwritten)
     return Outcome(row.identity, "failed", seconds, error=error)
 
 
@@ -115,15 +127,19 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
                 rule=request.rule,
                 rank=request.rank,
                 resume=not request.force,
+                overwrite=request.overwrite,
                 progress=progress,
             )
             warnings = list(planned.metrics["warnings"])
             if planned.fit is not None or not _is_scored(row, check, out):
                 say(stage="coverage")
                 patient = restore(patient, out / PREPROCESS)
-                write_curves(patient, out, request.rule)
-                warnings += write_margins(patient, out, request.rule, row.densities)
+                with finished_folder(out) as (output, *_), output.revised() as folder:
+                    write_curves(patient, folder, request.rule)
+                    warnings += write_margins(patient, folder, request.rule, row.densities)
             say(state="done", stage="done", warnings=warnings)
+        except BusyError:  # by something that is no cohort
+            return Outcome(row.identity, "elsewhere")
         except Exception as error:
             if isinstance(error, GliodilError):
                 error.for_patient(row.identity)
@@ -143,7 +159,7 @@ def _decided_elsewhere(row: Row, check: Check, request: Request) -> Outcome | No
     status = read_status(request.out / row.place) or {}
     if status.get("fingerprint") != check.fingerprint:
         return None
-    since = float(status.get("started_s") or 0.0) + float(status.get("seconds") or 0.0)
+    since = (status.get("started_s") or 0.0) + (status.get("seconds") or 0.0)
     if since >= request.started and status.get("state") in ("done", "failed"):
         failed = status["state"] == "failed"
         return Outcome(
@@ -176,12 +192,6 @@ def _record(check: Check, request: Request, *, state: str, stage: str, seconds: 
         "host": platform.node(),
         "pid": os.getpid(),
     }
-
-
-def _remove_partial(out: Path) -> None:
-    """Remove what a killed run of this patient left beside its folder; the lock says that nobody is at it."""
-    for left in out.parent.glob(f".{out.name}.partial-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _forget_peak_memory() -> None:

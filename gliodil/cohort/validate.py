@@ -15,7 +15,7 @@ from gliodil.cohort.margins import are_scored
 from gliodil.cohort.rows import Row
 from gliodil.cohort.status import describe_error, input_hashes, read_status
 from gliodil.data.atomic import atomic_path
-from gliodil.errors import GliodilError
+from gliodil.errors import BusyError, GliodilError
 from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, settings_record
 from gliodil.inference.config import FitConfig
 from gliodil.preflight import check
@@ -35,6 +35,8 @@ class Request:
     force: bool = False
     retry_failed: bool = False
     rank: str = DEFAULT_RANK
+    overwrite: bool = False
+    """Replace results of other patients that have the place of one of these."""
     started: float = 0.0
     """When this run began [s since the epoch]; what another runner finished later is not done again."""
 
@@ -72,7 +74,10 @@ def check_row(row: Row, request: Request) -> Check:
     out = request.out / row.place
     try:
         patient = row.load()
-        notes = check(patient, out, config=request.config, rule=request.rule)
+        try:
+            notes = check(patient, out, config=request.config, rule=request.rule, overwrite=request.overwrite)
+        except BusyError:  # whoever plans it has checked it
+            notes = ()
         wanted = fingerprint(patient, request.settings)
     except Exception as error:
         if isinstance(error, GliodilError):

@@ -126,7 +126,7 @@ class InProcess:
         for item in items:
             try:
                 yield item, function(item)
-            except GliodilError as error:
+            except Exception as error:  # one patient's failure is not the cohort's
                 yield item, error
 
 

@@ -12,10 +12,11 @@ from gliodil.errors import OutputError
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, *, draft: Path | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends well.
 
-    The temporary name keeps the suffix, so that writers which choose the format by suffix still work.
+    The temporary name keeps the suffix, so that writers which choose the format by suffix still work. Where a killed
+    process must leave no name that nobody knows, `draft` is the one to use; nobody else may write there meanwhile.
     The folder is created if need be. If the block raises, the temporary file is removed and an existing
     `path` stays as it was.
 
@@ -25,7 +26,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         If the folder cannot be created or written to.
     """
     target = Path(path)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = draft or target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

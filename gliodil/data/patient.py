@@ -54,6 +54,8 @@ class Patient:
     """Geometry of each file as it is on disk."""
     series: Mapping[str, Series] = field(default_factory=dict)
     """The inputs that are DICOM series."""
+    places: tuple[Path, ...] = ()
+    """Folders and files it was read from, as they were named."""
     tissue_source: TissueSource = "given"
     """Where the tissue maps come from: files of this patient, or a template registered to an image."""
 
@@ -252,6 +254,7 @@ def load_patient(
         files=chosen.files,
         sources=loaded.sources,
         series=chosen.series,
+        places=tuple(Path(each) for each in (root, *named.values()) if each is not None),
         tissue_source=tissue_source,
     )
 

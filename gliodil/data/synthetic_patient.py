@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gliodil.data.atomic import atomic_path
+from gliodil.data.manifest import Owner
 from gliodil.data.nifti import write_nifti
 from gliodil.data.patient import Patient
+from gliodil.data.publish import Output, output_folder
 from gliodil.data.volume import Volume
 
+KIND = "synthetic patient"
 UNITS = {
     "diffusivity_wm_mm2_per_day": "mm²/day",
     "proliferation_rate_per_day": "1/day",
@@ -77,15 +81,29 @@ class SyntheticPatient:
     volumes_ml: Mapping[str, float]
     settings: Mapping[str, float]
 
-    def save(self, folder: Path | str) -> Path:
+    def save(self, folder: Path | str | Output, *, overwrite: bool = False) -> Path:
         """Write seg, the other volumes, truth_density (.nii.gz) and truth.json; equal patients, equal bytes.
+
+        Parameters
+        ----------
+        folder
+            New, empty, or one that holds a synthetic patient as it was written.
+        overwrite
+            Replace another synthetic patient.
 
         Raises
         ------
         OutputError
-            If the folder cannot be written to.
+            If the folder cannot be written to, or holds anything else.
         """
-        folder = Path(folder)
+        with ExitStack() as stack:
+            output = folder if isinstance(folder, Output) else stack.enter_context(output_folder(folder))
+            output.claim(Owner(KIND, self.patient.identity), overwrite=overwrite)
+            with output.new() as fresh:
+                self._write(fresh)
+        return output.path if isinstance(folder, Output) else Path(folder)
+
+    def _write(self, folder: Path) -> None:
         record = {
             "schema_version": 1,
             "statement": "Simulated patient. Research use only.",
@@ -101,4 +119,3 @@ class SyntheticPatient:
         with atomic_path(folder / "truth.json") as temporary:
             text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-        return folder

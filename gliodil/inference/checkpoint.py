@@ -141,8 +141,9 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the file, if there is one."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        for path in (self.path, _draft(self.path)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _write(self, loops: list[State]) -> None:
         began = time.monotonic()
@@ -184,7 +185,7 @@ def write_states(path: Path, key: str, loops: list[State]) -> None:
     tensors: list[torch.Tensor] = []
     header = {"format": FORMAT, "key": key, "loops": _packed(loops, tensors)}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path, draft=_draft(path)) as temporary, temporary.open("wb") as file:
         with zipfile.ZipFile(file, "w") as archive:
             _add(archive, "header", text)
             for number, tensor in enumerate(tensors):
@@ -203,6 +204,11 @@ def read_states(path: Path, key: str) -> tuple[bool, list[State]]:
         if header["format"] != FORMAT or header["key"] != key:
             return False, []
         return True, _unpacked(header["loops"], members)
+
+
+def _draft(path: Path) -> Path:
+    """Return the name under which a checkpoint is written: one, so that a killed process leaves no other."""
+    return path.with_name(f"{path.name}.new")
 
 
 def _foreign(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gliodil.errors import GliodilError
 from gliodil.planning.compare_maps import compare_maps
-from gliodil.reporting.folder import ensure_writable
+from gliodil.reporting.folder import finished_folder
 from gliodil.reporting.jsonable import read_json, write_json
 
 COMPARISON_FILE = "compare.json"
@@ -37,13 +37,14 @@ def compare_densities(
     OutputError
         If the folder cannot be written.
     """
-    out = ensure_writable(Path(out)) if Path(out).is_dir() else Path(out)
-    metrics = read_json(out / "metrics.json")
     files = {name: Path(path) for name, path in densities.items()}
-    try:
-        found = compare_maps(out, files, metrics, recurrence=None if recurrence is None else Path(recurrence))
-    except GliodilError as error:
-        error.for_patient(str(metrics.get("patient")))
-        raise
-    write_json(found, out / COMPARISON_FILE)
-    return read_json(out / COMPARISON_FILE)
+    later = None if recurrence is None else Path(recurrence)
+    with finished_folder(out) as (output, metrics, _):
+        try:
+            found = compare_maps(output.path, files, metrics, recurrence=later)
+        except GliodilError as error:
+            error.for_patient(metrics["patient"])
+            raise
+        with output.revised() as folder:
+            write_json(found, folder / COMPARISON_FILE)
+        return read_json(output.path / COMPARISON_FILE)

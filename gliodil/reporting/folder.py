@@ -1,30 +1,25 @@
-"""The plan folder: everything a run leaves behind, complete or not at all.
-
-All files are first written into a hidden folder beside the target and moved into place, one rename each,
-when the last of them is done. A run that fails or is interrupted leaves no trace; a folder that exists keeps
-the files in it that are not ours.
-"""
+"""The plan folder: everything a run leaves behind, complete or not at all (`gliodil.data.publish`)."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from gliodil.data.manifest import Owner, verified
 from gliodil.data.patient import Patient
-from gliodil.data.registration.prepare import Prepared, preprocess_files
+from gliodil.data.publish import SPACE_MB, Output, keep_apart, output_folder
+from gliodil.data.registration.prepare import Prepared
 from gliodil.data.volume import Volume
-from gliodil.errors import OutputError
 from gliodil.inference.result import Fit
-from gliodil.planning.export import FILES as DICOM_FILES
 from gliodil.planning.export import Exported, export_plan
-from gliodil.planning.plans import OPTIONAL_FILES
-from gliodil.reporting.figures import FIGURES, save_figures
+from gliodil.reporting.figures import save_figures
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
 from gliodil.reporting.provenance import build_provenance, input_record
@@ -38,32 +33,74 @@ PREPROCESS = "preprocess"
 """Folder of what was made because it was not given."""
 
 
-def ensure_writable(out: Path | str) -> Path:
-    """Check, before any long computation, that a plan folder can be written at `out`; create nothing there.
+PLAN = "plan"
+NOT_FINISHED = {
+    "problem": "This is not a finished plan folder.",
+    "remedy": "run `gliodil plan` first (again, if it was stopped or its files were changed), or name another folder",
+}
+
+
+def ensure_writable(out: Path | str, *, wait_s: float = 0.5) -> Path:
+    """Check, before any long computation, that results can be written at `out`; leave nothing there.
 
     Raises
     ------
     OutputError
-        If `out` is a file, or the folder (or the nearest one above it that exists) does not take new files.
+        If `out` is a file, the folder (or the nearest one above it that exists) does not take new files, or another
+        process writes there.
+    """
+    with output_folder(out, wait_s=wait_s):
+        return Path(out)
+
+
+def plan_owner(patient: Patient) -> Owner:
+    """Return whose result a plan of this patient is."""
+    segmentation = hashlib.sha256(np.ascontiguousarray(patient.segmentation.data).tobytes())
+    segmentation.update(patient.segmentation.affine.tobytes())
+    place = next(iter(patient.places), None)
+    digits = ""
+    if place is not None:
+        folder = place if place.is_dir() else place.parent
+        digits = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
+    return Owner(PLAN, patient.identity, segmentation.hexdigest(), digits)
+
+
+@contextmanager
+def plan_folder(patient: Patient, out: Path | str, *, overwrite: bool = False) -> Iterator[Output]:
+    """Hold the folder of a patient's plan; what would keep the plan from being written comes to light here.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, is not apart from the inputs, or holds what is not this patient's earlier plan.
+    """
+    keep_apart(out, [*patient.places, *patient.files.values()])
+    with output_folder(out, space_mb=SPACE_MB + patient.segmentation.data.size / 1e6) as output:
+        output.claim(plan_owner(patient), overwrite=overwrite)
+        yield output
+
+
+@contextmanager
+def finished_folder(out: Path | str) -> Iterator[tuple[Output, dict[str, Any], dict[str, Any]]]:
+    """Hold a finished plan folder, whole and as it was written; yields it with its metrics and provenance.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    OutputError
+        If it cannot be written to, or another process writes there.
     """
     out = Path(out)
-    existing = out
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise _unwritable(out, f"{existing.name} is a file")
-    # Asking the permission bits is not enough: file systems can be read-only or full.
-    for folder in {existing, out.parent if out.parent.is_dir() else existing}:
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise _unwritable(out, error.strerror or str(error)) from error
-    return out
+    if not out.is_dir():
+        verified(out, PLAN, **NOT_FINISHED)
+    with output_folder(out) as output:
+        verified(output.path, PLAN, **NOT_FINISHED)
+        yield output, read_json(out / "metrics.json"), read_json(out / "provenance.json")
 
 
 def write_plan_folder(
-    out: Path | str,
+    out: Path | str | Output,
     *,
     patient: Patient,
     fit: Fit,
@@ -85,6 +122,8 @@ def write_plan_folder(
 
     Parameters
     ----------
+    out
+        Folder to write, or one that is held already.
     config
         Every setting of the run, for `provenance.json`.
     wall_s
@@ -106,12 +145,14 @@ def write_plan_folder(
     Raises
     ------
     OutputError
-        If the folder cannot be written to, or a DICOM file does not give back what was written.
+        If the folder cannot be written to, holds what is not this patient's earlier plan, or a DICOM file does not give
+        back what was written.
     MissingExtraError
         If matplotlib or jinja2 is not installed.
     """
-    out = ensure_writable(out)
-    with _all_or_nothing(out) as partial:
+    with ExitStack() as stack:
+        output = out if isinstance(out, Output) else stack.enter_context(plan_folder(patient, out))
+        partial = stack.enter_context(output.new())
         # Volumes are compressed while figures are drawn.
         with ThreadPoolExecutor() as pool:
             saved: list[Future[Any]] = [
@@ -150,7 +191,7 @@ def write_plan_folder(
         render_report(partial)
         text = log_text() if callable(log_text) else log_text
         (partial / "log.txt").write_text(text, encoding="utf-8")
-    return out / "report.html"
+    return output.path / "report.html"
 
 
 def update_coverage(
@@ -172,15 +213,29 @@ def update_coverage(
     OutputError
         If it cannot be written to.
     """
-    out = Path(out)
-    metrics, provenance = read_json(out / "metrics.json"), read_json(out / "provenance.json")
+    with finished_folder(out) as (output, metrics, provenance), output.revised() as folder:
+        put_coverage(folder, metrics, provenance, coverage, recurrence=recurrence)
+    return Path(out) / "report.html"
+
+
+def put_coverage(
+    folder: Path,
+    metrics: dict[str, Any],
+    provenance: dict[str, Any],
+    coverage: Mapping[str, Any] | None,
+    *,
+    recurrence: Path | None = None,
+) -> None:
+    """Write coverage into a folder that is being revised, and its report again; what stood there before is kept."""
+    if metrics["coverage"] not in (None, coverage):
+        metrics["coverage_history"] = [*metrics.get("coverage_history", ()), metrics["coverage"]]
     metrics["coverage"] = coverage
     if recurrence is not None:
-        inputs = [record for record in provenance.get("inputs", []) if record["key"] != "recurrence"]
+        inputs = [record for record in provenance["inputs"] if record["key"] != "recurrence"]
         provenance["inputs"] = [*inputs, input_record("recurrence", recurrence)]
-        write_json(provenance, out / "provenance.json")
-    write_json(metrics, out / "metrics.json")
-    return render_report(out)
+        write_json(provenance, folder / "provenance.json")
+    write_json(metrics, folder / "metrics.json")
+    render_report(folder)
 
 
 def _export(folder: Path, patient: Patient, plans: Plans, *, keyholes: bool) -> Exported | None:
@@ -188,42 +243,3 @@ def _export(folder: Path, patient: Patient, plans: Plans, *, keyholes: bool) -> 
     if patient.reference is None:
         return None
     return export_plan(folder, plans, patient.reference.files, keyholes=keyholes)
-
-
-@contextmanager
-def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`; move its files into `out` if the block ends well."""
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        _remove_stale(out, partial)
-        for source in sorted(path for path in partial.rglob("*") if path.is_file()):
-            target = out / source.relative_to(partial)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
-    except OSError as error:
-        raise _unwritable(out, error.strerror or str(error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_stale(out: Path, partial: Path) -> None:
-    """Remove what an earlier run wrote and this one did not: it would belong to another plan."""
-    stale = [
-        Path(name) for name in (*(f"figures/{name}.png" for name in FIGURES), *OPTIONAL_FILES, *DICOM_FILES)
-    ]
-    stale += [path.relative_to(out) for path in preprocess_files(out / PREPROCESS)]
-    for relative in stale:
-        if not (partial / relative).exists():
-            (out / relative).unlink(missing_ok=True)
-
-
-def _unwritable(out: Path, found: str) -> OutputError:
-    return OutputError(
-        "The output folder cannot be written.",
-        file=out,
-        expected="a folder that can be created and written to",
-        found=found,
-        remedy="choose another one with --out",
-    )

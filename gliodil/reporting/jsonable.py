@@ -37,8 +37,8 @@ def jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def write_json(value: Mapping[str, Any], path: Path | str) -> Path:
-    """Write a mapping as indented JSON without NaN.
+def write_json(value: Mapping[str, Any], path: Path | str, *, draft: Path | None = None) -> Path:
+    """Write a mapping as indented JSON without NaN; `draft` as in `gliodil.data.atomic`.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def write_json(value: Mapping[str, Any], path: Path | str) -> Path:
     """
     target = Path(path)
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_path(target) as temporary:
+    with atomic_path(target, draft=draft) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return target
 

@@ -84,8 +84,8 @@ def test_the_log_is_asked_for_last(write, tmp_path):
     seen = []
 
     def log() -> str:
-        (partial,) = [path for path in tmp_path.iterdir() if ".partial-" in path.name]
-        seen.extend(files(partial))
+        (stage,) = [path for path in tmp_path.iterdir() if path.name.startswith(".gliodil-")]
+        seen.extend(files(stage / "new"))
         return "done"
 
     write(tmp_path / "out", log_text=log)
@@ -107,16 +107,12 @@ def test_a_failure_leaves_an_earlier_result_as_it_was(write, folder):
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
-def test_a_second_run_replaces_our_files_and_keeps_others(write, folder, make_patient, make_fit):
-    (folder / "notes.txt").write_text("mine")
-    (folder / "figures/mine.png").write_text("mine")
+def test_a_second_run_replaces_the_first_whole(write, folder, make_patient, make_fit):
     assert (folder / "figures/pet.png").exists()
     patient = make_patient(pet=False, recurrence=False)
     fit = make_fit(patient)
     write(folder, patient=patient, fit=fit, plans=plan(patient, fit), wall_s=9.0)
     assert json.loads((folder / "metrics.json").read_text())["wall_s"] == 9.0
-    assert (folder / "notes.txt").read_text() == "mine"
-    assert (folder / "figures/mine.png").exists()
     assert not (folder / "figures/pet.png").exists()
     assert "Fit to PET" not in (folder / "report.html").read_text()
 
@@ -160,7 +156,7 @@ class TestUpdateCoverage:
         assert "81.2 %" in report
         assert "none seen" in report
         changed = {name for name in files(folder) if before.get(name) != (folder / name).read_bytes()}
-        assert changed == {"metrics.json", "report.html"}
+        assert changed == {"metrics.json", "report.html", "manifest.json"}
 
     def test_names_the_follow_up_in_the_provenance_once(self, folder, case, tmp_path):
         path = write_nifti(case[0].recurrence, tmp_path / "follow-up.nii.gz")
