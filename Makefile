@@ -45,7 +45,7 @@ demo: $(STAMP)
 
 # One numerical thread per worker: two workers with two threads each would fight over the cores.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	"$(BIN)/ruff" check .

@@ -47,7 +47,7 @@ def with_skull(patient: SyntheticPatient) -> dict[str, np.ndarray]:
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyntheticPatient]:
     """A folder of DICOM series, and beside it a segmentation and a brain mask as a contouring tool saves them."""
     folder = tmp_path_factory.mktemp("clinic")
-    patient = simulate(seed=0, resolution_mm=1.0)
+    patient = simulate(seed=0, resolution_mm=2.0)
     grid = patient.patient.segmentation
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (
         np.array(grid.shape) - 1

@@ -187,6 +187,104 @@ def test_what_is_no_volume_is_refused_by_name(
     assert all(word in message for word in ("expected:", "found:", "remedy:"))
 
 
+def test_a_tilted_gantry_stays_in_the_affine(tmp_path: Path) -> None:
+    tilt = np.radians(-18.5)
+    affine = make_affine((1, 0, 0), (0, np.cos(tilt), np.sin(tilt)), (1.0, 1.2, 1.0))
+    affine[:3, 2] = 0, 0, 2.5  # the table moves along z, whatever the gantry does
+    write_series(tmp_path, affine=affine, modality="CT", description="head")
+    series = only(tmp_path)
+    assert (series.role, series.problem) == ("ct", None)
+    volume = series.volume()
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+    np.testing.assert_array_equal(volume.data, ramp())
+    for k in (0, 3, 5):
+        np.testing.assert_allclose(volume.to_world((4, 7, k)), place(series.files[k], 4, 7), atol=1e-4)
+
+
+def test_unequal_slice_distances_are_no_gap(tmp_path: Path) -> None:
+    heights = np.cumsum([0, 1.1, 7.0, 2.5, 2.5, 2.5])
+
+    def uneven(dataset: Dataset, k: int) -> None:
+        x, y, _ = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, float(heights[k])]
+
+    write_series(tmp_path, modality="CT", edit=uneven)
+    with pytest.raises(GeometryError, match="unequal distances"):
+        only(tmp_path).volume()
+
+
+def test_a_scout_filed_with_its_series_is_no_part_of_it(tmp_path: Path) -> None:
+    write_series(tmp_path, modality="CT", SeriesInstanceUID="1.2.3", description="head")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "1.2.3"}
+    write_series(tmp_path, ramp((30, 40, 2)), GEOMETRIES["sagittal"], modality="CT", names="S{}", **scout)
+    head = [series for series in find_series(tmp_path) if series.role == "ct"]
+    assert [series.shape for series in head] == [SHAPE]
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _annexed(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(".git/annex/objects/x")
+
+
+@pytest.mark.parametrize("spoil", [_empty, _torn, _annexed])
+def test_half_a_series_is_not_a_series(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    for path in write_series(tmp_path, names="IM{:04d}")[3:]:
+        spoil(path)
+    scan = scan_folder(tmp_path)
+    (series,) = scan.series
+    assert len(scan.unread) == 3
+    with pytest.raises(ImageFileError, match=r"Part of series 1 .* cannot be read") as raised:
+        series.volume()
+    assert "3 files that can be read, beside them 3 that cannot" in str(raised.value)
+
+
+def test_what_cannot_be_read_elsewhere_does_not_spoil_a_series(tmp_path: Path) -> None:
+    write_series(tmp_path / "a")
+    (tmp_path / "a/README").write_bytes(b"")
+    (tmp_path / "a/DICOMDIR").write_bytes(bytes(128) + b"DICMjunk")
+    _annexed(write_series(tmp_path / "b", number=2)[0])
+    first, second = find_series(tmp_path)
+    assert first.problem is None
+    assert second.problem is not None
+
+
+def test_without_preamble_and_meta_header(tmp_path: Path) -> None:
+    for implicit in (True, False):
+        folder = tmp_path / str(implicit)
+        for path in write_series(folder):
+            _bare(path, implicit=implicit)
+        np.testing.assert_array_equal(only(folder).volume().data, ramp())
+
+
+def _bare(path: Path, *, implicit: bool) -> None:
+    data = pydicom.dcmread(path)
+    data.file_meta.clear()
+    data.preamble = None
+    pydicom.dcmwrite(path, data, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert path.read_bytes()[128:132] != b"DICM"
+
+
+def test_clutter_is_passed_over_and_links_are_followed(tmp_path: Path) -> None:
+    write_series(tmp_path / "elsewhere")
+    patient = tmp_path / "patient"
+    for name in ("__MACOSX", "@eaDir", ".git/annex/objects"):
+        write_series(patient / name, number=9)
+    (patient / "t1").symlink_to(tmp_path / "elsewhere")
+    (patient / "t1/._IM0000.dcm").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (patient / "round").symlink_to(patient)
+    scan = scan_folder(patient)
+    assert [len(series.files) for series in scan.series] == [6]
+    assert not scan.unread
+
+
 def test_the_gap_is_described(tmp_path: Path) -> None:
     paths = write_series(tmp_path)
     paths[2].unlink(), paths[3].unlink()

@@ -4,7 +4,7 @@ With n = r × c, frames are ordered by the projection p·n of their positions. A
 
     p_k = p_0 + k*Δ,    Δ parallel to n        (p_0, Δ: least squares over all slices)
 
-and voxel (i, j, k), column i of row j of slice k, lies in the RAS world at
+and voxel (i, j, k), column i of row j of slice k, lies in the RAS world at (Δ leaves n under a tilted CT gantry)
 
     x = S (p_0 + i*Δ_col*r + j*Δ_row*c + k*Δ),    S = diag(−1, −1, 1)        LPS -> RAS
 """
@@ -33,6 +33,12 @@ SPACING_TOLERANCE = 1e-4
 SHEAR_TOLERANCE = 1e-3
 """By what angle (rad) the stacking direction may leave the normal; below that it is rounding."""
 
+STEEPEST = 1.0
+"""Largest sideways shift of slices under a tilted gantry, as a part of their distance: 45 degrees."""
+
+WHOLE_STEPS = 0.1
+"""How far a distance of slices may be from a multiple of the usual one to be a gap where slices are missing."""
+
 SEPARATE_PLANES = 0.94
 """Largest |cosine| between normals of stacks that were meant to be different (20 degrees apart)."""
 
@@ -51,14 +57,24 @@ class Stack:
         return *self.frames[0].shape, len(self.frames)
 
 
-def stack(frames: Sequence[Frame], name: str) -> Stack:
+def stack(frames: Sequence[Frame], name: str, *, tilted: bool = False) -> Stack:
     """Return the regular grid that the frames form.
+
+    Parameters
+    ----------
+    frames
+        In any order.
+    name
+        What messages call the series.
+    tilted
+        Whether slices may be shifted sideways, as those of a CT with a tilted gantry are: the affine then keeps the
+        shear.
 
     Raises
     ------
     GeometryError
         If sizes, orientations or frames of reference are mixed, a position occurs twice, slices are missing, or
-        the stack is sheared or irregular. `name` says which series it is.
+        the stack is sheared or irregular.
     """
 
     def refuse(problem: str, expected: str, found: str, remedy: str) -> GeometryError:
@@ -90,7 +106,8 @@ def stack(frames: Sequence[Frame], name: str) -> Stack:
             "remove copies, or export one echo, time point or kind of image as a series of its own",
         )
     usual = float(np.median(steps))
-    if (gaps := np.flatnonzero(steps > 1.5 * usual)).size:
+    times = steps / usual
+    if (gaps := np.flatnonzero(times > 1.5)).size and np.abs(times - np.rint(times)).max() < WHOLE_STEPS:
         missing = int(np.rint(steps[gaps] / usual - 1).sum())
         place = f"{heights[gaps[0]] - heights[0]:.4g} mm from the first slice"
         raise refuse(
@@ -105,7 +122,7 @@ def stack(frames: Sequence[Frame], name: str) -> Stack:
     start = positions.mean(axis=0) + slices[0] * step
     lateral = float(np.linalg.norm(step - (step @ first.normal) * first.normal))
     allowed = max(SHEAR_TOLERANCE * usual, 2 * POSITION_TOLERANCE_MM / (len(frames) - 1))
-    if lateral > allowed:
+    if lateral > (STEEPEST * usual if tilted else allowed):
         raise refuse(
             f"{_capital(name)} is sheared: its slices are not stacked along their normal.",
             f"slices shifted sideways by at most {SHEAR_TOLERANCE:g} of their distance",

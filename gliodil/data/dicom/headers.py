@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gliodil.errors import ImageFileError, MissingExtraError
+from gliodil.data.gate import BLOCK, check_file, obstacle
+from gliodil.errors import GliodilError, ImageFileError, MissingExtraError
 
 IDENTIFIERS = (
     "PatientName",
@@ -65,6 +67,8 @@ _FIELDS = (
 )
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
+LARGEST_INFLATED = 1 << 29
+"""Bytes to which a deflated file may unpack."""
 _LONGEST = 64  # characters a description may have by the standard; longer ones come from damage
 
 
@@ -75,14 +79,29 @@ def require_pydicom() -> None:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's mark at byte 128, whatever its name."""
+    """Whether a file is DICOM by its content: the mark at byte 128, or, without preamble, a first element like one."""
+    if obstacle(path) is not None:  # pipes and devices would block
+        return False
     try:
-        if not path.is_file():  # pipes and devices would block
-            return False
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    return head[128:] == b"DICM" or _starts_as_data_set(head)
+
+
+def _starts_as_data_set(head: bytes) -> bool:
+    """Whether bytes begin as a data set does without preamble: tag of group 2 or 8, then a type or a short length."""
+    if len(head) < 132:
+        return False
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    if head[:3] == b"\x00\x08\x00":  # big endian, which always states types
+        group, element = 8, head[3]
+    elif group not in (2, 8):
+        return False
+    typed = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"LO", b"AE")
+    plain = group == 8 and head[:2] == b"\x08\x00" and int.from_bytes(head[4:8], "little") <= _LONGEST
+    return element <= 0x70 and (typed or plain)
 
 
 @contextmanager
@@ -112,13 +131,13 @@ def read_header(path: Path) -> Any | None:
         If the file cannot be read as DICOM, or does not say which series it belongs to.
     """
     require_pydicom()
-    from pydicom import dcmread
-
     try:
         with quietly():
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(_FIELDS))
+            header = open_dicom(path, stop_before_pixels=True, tags=_FIELDS)
             storage = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
             series = text(header, "SeriesInstanceUID")
+    except GliodilError:
+        raise
     except Exception as error:  # whatever damage leads pydicom to raise
         raise damaged(path, error) from None
     if storage == _DIRECTORY:
@@ -132,6 +151,68 @@ def read_header(path: Path) -> Any | None:
             remedy="copy the series again; remove the file if it is no image",
         )
     return header
+
+
+def open_dicom(
+    path: Path, *, stop_before_pixels: bool = False, tags: Sequence[str | int] | None = None
+) -> Any:
+    """Return a file as pydicom data set, with or without preamble and meta header; every DICOM file is opened here.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stop_before_pixels
+        Whether to leave out the pixels.
+    tags
+        Fields wanted; by default all.
+
+    Raises
+    ------
+    ImageFileError
+        If it is no file that can be read, or unpacks to more than `LARGEST_INFLATED`.
+    Exception
+        Whatever pydicom raises for damage; for the caller to name.
+    """
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    check_file(path, expected="a DICOM file", error=ImageFileError)
+    _check_deflated(path)
+    data = dcmread(
+        path,
+        stop_before_pixels=stop_before_pixels,
+        force=True,
+        specific_tags=None if tags is None else list(tags),
+    )
+    if "TransferSyntaxUID" not in data.file_meta:
+        implicit, little = data.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return data
+
+
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated file that unpacks to more than any is: pydicom unpacks it whole."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    with path.open("rb") as file:
+        if b"1.2.840.10008.1.2.1.99" not in file.read(2048):
+            return
+        file.seek(0)
+        read_preamble(file, True)
+        _read_file_meta_info(file)
+        unpacked, inflate = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+        while unpacked <= LARGEST_INFLATED and (block := file.read(BLOCK // 1024)):
+            unpacked += len(inflate.decompress(block))
+    if unpacked > LARGEST_INFLATED:
+        raise ImageFileError(
+            "The DICOM file is damaged.",
+            file=path,
+            expected=f"a file that unpacks to at most {LARGEST_INFLATED >> 20} MiB",
+            found="more",
+            remedy="copy the series again; remove the file if it is no image",
+        )
 
 
 def damaged(path: Path, error: Exception) -> ImageFileError:

@@ -1,4 +1,4 @@
-"""Which role a series plays, told from its header: t1, t1c, t2, flair, pet, or none.
+"""Which role a series plays, told from its header: t1, t1c, t2, flair, pet, ct, seg, rtstruct, reg, dose, or none.
 
 What people called the series counts first (description, then protocol, then sequence name); where the words say
 nothing, the timing of the sequence decides (ms):
@@ -16,7 +16,19 @@ from typing import Any
 
 from gliodil.data.dicom.headers import item, items, number, text
 
-MODALITY_ROLES = {"SEG": "seg", "RTSTRUCT": "rtstruct"}
+MODALITY_ROLES = {"SEG": "seg", "RTSTRUCT": "rtstruct", "REG": "reg", "RTDOSE": "dose"}
+"""Modalities of which each file is an object of its own."""
+MODALITY_OF = {"t1": "MR", "t1c": "MR", "t2": "MR", "flair": "MR", "pet": "PT", "ct": "CT"}
+"""What the images of a role are made with."""
+_CT_STORAGE = {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}
+_NOT_PLANNING_CT = re.compile(
+    r"\b(locali[sz]er|scout|topogram|surview|scanogram|scano|dose (report|info)|patient protocol|perfusion|r?cbf|r?cbv|"
+    r"mtt|ttp|tmax|ctp|m?mip|minip|vrt|iodine|iod|jod|vnc|virtual non ?contrast|z ?eff|effective z|electron density|"
+    r"rho|subtraction|sub|smart ?prep|smart ?step|(pre)?monitoring|test ?bolus|bolus track\w*|screen\w*)\b"
+)
+_NOT_PLANNING_KINDS = {"LOCALIZER", "MIP", "MINIP", "MIN_IP", "MAX_IP", "VRT", "PROJECTION", "PERFUSION", "IODINE",
+                       "MAP", "VNC", "ZEFF", "RHO", "SUBTRACTION", "CBF", "CBV", "MTT", "TTP", "TMAX",
+                       "SCOUT"}  # fmt: skip
 
 _NOT_ANATOMY = re.compile(
     r"\b(locali[sz]er|localizers|loc|scout|survey|aahscout|aahead|adc|eadc|dwi|dti|diff|diffusion|trace\w?|tracew|"
@@ -50,6 +62,8 @@ def role_of(header: Any) -> str | None:
     if modality == "PT":
         uncorrected = re.search(r"\b(nac|uncorrected|no ac)\b", _words(text(header, "SeriesDescription")))
         return None if uncorrected else "pet"
+    if modality == "CT":
+        return "ct" if _is_planning_ct(header) else None
     if modality != "MR":
         return None
     names = [_words(text(header, key)) for key in ("SeriesDescription", "ProtocolName", "SequenceName")]
@@ -66,6 +80,22 @@ def role_of(header: Any) -> str | None:
     else:
         role = _weighting_by_timing(header)
     return "t1c" if role == "t1" and _has_contrast(names[0] or names[1], header) else role
+
+
+def _is_planning_ct(header: Any) -> bool:
+    """Whether a CT shows anatomy in HU: no scout, no map derived from several energies or times, no screen shot."""
+    storage = text(header, "SOPClassUID")
+    names = _words(f"{text(header, 'SeriesDescription')} {text(header, 'ProtocolName')}")
+    return (
+        (not storage or storage in _CT_STORAGE)
+        and not set(text(header, "ImageType").upper().split()) & _NOT_PLANNING_KINDS
+        and not _NOT_PLANNING_CT.search(_words(text(header, "SeriesDescription")) or names)
+    )
+
+
+def is_localizer(header: Any) -> bool:
+    """Whether an image says that it is a scout: scanners file some with the series they belong to."""
+    return "LOCALIZER" in text(header, "ImageType").upper().split()
 
 
 def _weighting(words: str) -> str | None:

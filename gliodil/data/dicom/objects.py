@@ -13,7 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from gliodil.errors import GliodilError, ImageFileError, MissingExtraError
+from gliodil.data.dicom.headers import is_dicom, open_dicom, require_pydicom
+from gliodil.errors import GliodilError, ImageFileError
 
 LABEL = "RESEARCH USE"
 DESCRIPTION = "gliodil, RESEARCH USE ONLY"
@@ -119,18 +120,13 @@ def header_access(problem: str, *, file: Path | str | None = None, expected: str
 
 def read_dataset(path: Path | str, *, stop_before_pixels: bool = False) -> Any:
     """Return a DICOM file as pydicom dataset, or raise ImageFileError (MissingExtraError without pydicom)."""
-    try:
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
-    except ImportError as error:
-        raise MissingExtraError("pydicom", "dicom") from error
+    require_pydicom()
     path = Path(path)
     problem = "The file is not a readable DICOM file." if path.is_file() else "The file does not exist."
     with header_access(problem, file=path, expected="DICOM"):
-        try:
-            return dcmread(path, stop_before_pixels=stop_before_pixels)
-        except InvalidDicomError as error:
-            raise MisplacedError("no DICOM preamble") from error
+        if path.is_file() and not is_dicom(path):
+            raise MisplacedError("no DICOM preamble")
+        return open_dicom(path, stop_before_pixels=stop_before_pixels)
 
 
 def encode(data: Any) -> bytes:

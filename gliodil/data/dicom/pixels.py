@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.frames import Frame
-from gliodil.data.dicom.headers import damaged, quietly, require_pydicom
+from gliodil.data.dicom.headers import damaged, open_dicom, quietly, require_pydicom
 from gliodil.errors import ImageFileError, InputError
 
 
@@ -54,13 +54,11 @@ def read_voxels(frames: Sequence[Frame], factor: float, name: str) -> NDArray[An
 def _pixels(frame: Frame, name: str) -> NDArray[Any]:
     """Return all frames of a file as stored, shape (frames, rows, columns)."""
     require_pydicom()
-    from pydicom import dcmread
-
     path, (columns, rows) = frame.path, frame.shape
     syntax = "an unknown encoding"
     try:
         with quietly():
-            data = dcmread(path)
+            data = open_dicom(path)
             encoding = data.file_meta.TransferSyntaxUID
             if encoding.is_transfer_syntax:  # anything else is damage, not to be quoted
                 syntax = str(encoding.name)

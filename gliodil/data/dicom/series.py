@@ -6,9 +6,9 @@ localizer or a broken scan that nobody needs does no harm.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,19 @@ from gliodil.data.dicom.headers import (
     description,
     is_dicom,
     number,
+    open_dicom,
     quietly,
     read_header,
     require_pydicom,
     text,
     value,
 )
-from gliodil.data.dicom.modality import MODALITY_ROLES, role_of
+from gliodil.data.dicom.modality import MODALITY_ROLES, is_localizer, role_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
+from gliodil.data.gate import EMPTY, look_through
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, InputError
+from gliodil.errors import GeometryError, ImageFileError, InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,13 +54,13 @@ class Series:
     modality: str
     """`"MR"`, `"PT"`, `"SEG"`, `"RTSTRUCT"`, ..."""
     role: str | None
-    """What it was recognised as: `t1 t1c t2 flair pet seg rtstruct`, or None."""
+    """What it was recognised as: `t1 t1c t2 flair pet ct seg rtstruct reg dose`, or None."""
     files: tuple[Path, ...]
     """Sorted along the slice normal, ascending; by name if the series is no volume."""
     frame_of_reference: str = ""
     """FrameOfReferenceUID, "" if there is none."""
     stack: Stack | None = None
-    problem: GeometryError | None = None
+    problem: InputError | None = None
     """Why the series is no volume."""
     factor: float = 1.0
     """What stored values are multiplied with after rescaling: to SUV for PET."""
@@ -73,7 +75,7 @@ class Series:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """4x4, array index to world mm (RAS+); raises GeometryError if the series is no volume."""
+        """4x4, array index to world mm (RAS+); raises `problem` if the series is no volume."""
         return self._placed.affine
 
     @property
@@ -99,10 +101,8 @@ class Series:
     def headers(self) -> tuple[Any, ...]:
         """Complete headers (pydicom data sets without pixels), one per file; they hold the patient's identity."""
         require_pydicom()
-        from pydicom import dcmread
-
         with quietly():
-            return tuple(dcmread(path, stop_before_pixels=True) for path in self.files)
+            return tuple(open_dicom(path, stop_before_pixels=True) for path in self.files)
 
     def volume(self) -> Volume:
         """Return the images as a scalar volume; voxels are read on first access.
@@ -140,7 +140,9 @@ class Scan:
     skipped: int
     """Number of files that are not DICOM."""
     other: int
-    """Number of DICOM files that are neither images, segmentations nor structure sets."""
+    """Number of DICOM files that are neither images, segmentations, structure sets, registrations nor doses."""
+    unread: Mapping[Path, str] = field(default_factory=dict)
+    """Files and folders that cannot be read, with the reason."""
 
 
 def find_series(folder: Path | str) -> tuple[Series, ...]:
@@ -150,6 +152,9 @@ def find_series(folder: Path | str) -> tuple[Series, ...]:
 
 def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
     """Look through a folder for DICOM files, whatever their names; only headers are read.
+
+    What cannot be read is listed. A series that such a file may be a slice of is no volume: half a series would
+    look complete.
 
     Parameters
     ----------
@@ -162,54 +167,97 @@ def scan_folder(folder: Path | str, *, deep: bool = True) -> Scan:
     ------
     InputError
         If there is no such folder.
-    ImageFileError
-        If a DICOM file is damaged (it may be a slice of a series that would then look complete).
     MissingExtraError
         If there are DICOM files and pydicom is not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("There is no such folder.", file=folder, expected="a folder of DICOM files")
-    paths = sorted(_files(folder, deep=deep))
-    marked = [path for path in paths if is_dicom(path)]
-    skipped = len(paths) - len(marked)
+    tree = look_through(folder, deep=deep)
+    marked = [path for path in tree.files if is_dicom(path)]
+    skipped = len(tree.files) + sum(why == EMPTY for why in tree.unread.values()) - len(marked)
     if not marked:
-        return Scan((), skipped, 0)
+        return Scan((), skipped, 0, _of_note(tree.unread))
     require_pydicom()
     with quietly():
-        found, other = _read(marked)
+        found, other, damaged = _read(marked)
+    unread = {**tree.unread, **damaged}
+    found = [_whole(series, unread) for series in found]
     order = sorted(found, key=lambda s: (s.number is None, s.number or 0, s.files[0]))
-    return Scan(tuple(order), skipped, other)
+    return Scan(tuple(order), skipped, other, _of_note(unread))
 
 
 def has_dicom(folder: Path | str) -> bool:
     """Whether there is a DICOM file in a folder or its subfolders."""
-    return any(is_dicom(path) for path in _files(Path(folder), deep=True))
+    return any(is_dicom(path) for path in look_through(folder).files)
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[Series], int]:
-    """Return the series of DICOM files, and how many files are in none."""
+def _of_note(unread: Mapping[Path, str]) -> dict[Path, str]:
+    """Leave out empty files that are named like no image."""
+    images = ("", ".dcm", ".ima", ".img", ".nii", ".gz")
+    return {
+        path: why
+        for path, why in unread.items()
+        if why != EMPTY or path.suffix.lower() in images or path.suffix[1:].isdigit()
+    }
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Series], int, dict[Path, str]]:
+    """Return the series of DICOM files, how many files are in none, and those that cannot be read."""
     groups: dict[str, list[tuple[Path, Any]]] = {}
+    unread: dict[Path, str] = {}
     for path in paths:
-        if (header := read_header(path)) is not None:
+        try:
+            header = read_header(path)
+        except ImageFileError as error:
+            unread[path] = error.problem.removeprefix("The DICOM file ").rstrip(".")
+            continue
+        if header is not None:
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
     members = {uid: group for uid, group in groups.items() if _of_interest([header for _, header in group])}
     found = [series for uid, group in members.items() for series in _series(uid, group)]
-    return found, len(paths) - sum(map(len, members.values()))
+    return found, len(paths) - len(unread) - sum(map(len, members.values())), unread
 
 
-def _files(folder: Path, *, deep: bool) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        yield from (Path(root, name) for name in names)
-        if not deep:
-            folders.clear()
+def _whole(series: Series, unread: Mapping[Path, str]) -> Series:
+    """Return the series; with a problem if files named like its own, beside its own, cannot be read."""
+    if series.stack is None:
+        return series
+    folders = {path.parent for path in series.files}
+    names = {_pattern(path) for path in series.files}
+    free = len(names) > 3  # names follow no pattern: the suffix has to do
+    suffixes = {path.suffix.lower() for path in series.files}
+    lost = [
+        path
+        for path in unread
+        if path.parent in folders
+        and (_pattern(path) in names or (free and path.suffix.lower() in suffixes))
+        and path.name.upper() != "DICOMDIR"
+    ]
+    if not lost:
+        return series
+    shown = ", ".join(f"{path.name} ({unread[path]})" for path in lost[:3])
+    problem = ImageFileError(
+        f"Part of {series.name} cannot be read.",
+        file=lost[0],
+        expected="every file of the series",
+        found=f"{len(series.files)} files that can be read, beside them {len(lost)} that cannot: "
+        + shown
+        + (", ..." if len(lost) > 3 else ""),
+        remedy="copy the series again; remove the files if they are no part of it",
+    )
+    return replace(series, problem=problem, stack=None)
+
+
+def _pattern(path: Path) -> str:
+    """Return a file's name with `#` for every number: files of one series usually share it."""
+    return re.sub(r"\d+", "#", path.name).lower()
 
 
 def _of_interest(headers: Sequence[Any]) -> bool:
     """Whether a series holds images, segmentations or structure sets, rather than reports or presentations."""
     return any(
-        text(header, "Modality").upper() in MODALITY_ROLES
-        or (value(header, "Rows") is not None and text(header, "Modality").upper() != "RTDOSE")
+        text(header, "Modality").upper() in MODALITY_ROLES or value(header, "Rows") is not None
         for header in headers
     )
 
@@ -229,7 +277,13 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         # Each file is a segmentation or structure set of its own.
         yield from (make(called, (path,)) for path in files)
         return
+    scouts = [member for member in members if is_localizer(member[1])]
+    if scouts and len(scouts) < len(members):  # filed with the series they were taken for
+        yield from _series(uid, scouts)
+        yield from _series(uid, [member for member in members if not is_localizer(member[1])])
+        return
     name = _name(shown, called)
+    tilted = text(header, "Modality").upper() == "CT"
     try:
         frames = [frame for path, header in members for frame in frames_of(header, path, name)]
         parts = separate(frames)
@@ -240,7 +294,7 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         title = f"{called} ({label})".strip() if label else called
         name = _name(shown, title)
         try:
-            placed = stack(part, name)
+            placed = stack(part, name, tilted=tilted)
         except GeometryError as problem:
             yield make(title, _unique(frame.path for frame in part), problem=problem)
             continue
