@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,10 +121,26 @@ def _memory_of(device: torch.device) -> float | None:
         import torch
 
         return float(torch.cuda.get_device_properties(device).total_memory) / 1e9
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    return machine_memory_gb()
+
+
+def machine_memory_gb() -> float | None:
+    """Return the memory this process may take, GB: the machine's, a container's or that of `ulimit`; None if unknown."""
+    limits = []
+    with suppress(AttributeError, ValueError, OSError):  # Windows has neither
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ImportError, AttributeError):
+        import resource
+
+        limits += [
+            soft
+            for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+            if (soft := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY
+        ]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, second and first version
+        with suppress(OSError, ValueError):  # "max": none
+            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    return min(limits) / 1e9 if limits else None
 
 
 def _too_large(config: FitConfig, found: str) -> InputError:

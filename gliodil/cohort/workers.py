@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from gliodil.errors import GliodilError, InputError, MissingExtraError
 from gliodil.inference.config import FitConfig
-from gliodil.preflight import memory_gb
+from gliodil.preflight import machine_memory_gb, memory_gb
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -107,10 +107,7 @@ def processors() -> int:
 
 def machine_memory_mb() -> float:
     """Return the memory of this machine, MB; where the system does not tell, 8 GB are assumed."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 8000.0
+    return 1000 * (machine_memory_gb() or 8.0)
 
 
 @dataclass(frozen=True)

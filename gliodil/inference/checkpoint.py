@@ -2,8 +2,9 @@
 
 An npz archive of numbers, no pickle: ``header`` is JSON in UTF-8 bytes, the other members are the tensors it refers to.
 It holds how the loops that have ended did end, the state of the one that runs (``pde.resume``), the version of the
-format, and a key: a hash of all that the fit depends on. A file with another key, of another version or with a damaged
-member is not used, and the fit says so.
+format, a key: a hash of all that the fit depends on, its code included, and hashes of its members. A file with another
+key or version is not used, nor is one whose content is not what was written, and the fit says so: what the loops are
+given is what these loops once wrote.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from gliodil.pde.resume import State
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 INTERVAL_S = 60.0
 SHARE = 20.0
 """A file that takes long to write is written less often: its next is due after so many times that long."""
@@ -135,8 +137,10 @@ class Checkpoint:
         if time.monotonic() >= self._due:
             self._write(self._loops)
 
-    def close(self) -> None:
-        """Let go of the states; the file stays."""
+    def close(self, *, keep: bool = False) -> None:
+        """Let go of the states; the file stays. With `keep` the finished fit is in it, for what follows can fail."""
+        if keep:
+            self._write(self._loops)
         self._loops, self._left = [], []
 
     def remove(self) -> None:
@@ -161,11 +165,11 @@ class Checkpoint:
 
 
 def fit_key(patient: Patient, config: FitConfig, device: torch.device | str) -> str:
-    """Return a hash of the volumes with their geometry, the label convention, settings, device and version."""
+    """Return a hash of volumes with their geometry, the label convention, settings, device, version and code."""
     digest = hashlib.sha256()
     words = [
         *(__version__, asdict(patient.convention), patient.tissue_source),
-        *(config.to_dict(), str(device)),
+        *(config.to_dict(), str(device), _code()),
     ]
     digest.update(json.dumps(words, sort_keys=True).encode())
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes}.items()):
@@ -183,13 +187,16 @@ def write_states(path: Path, key: str, loops: list[State]) -> None:
         If the file cannot be written.
     """
     tensors: list[torch.Tensor] = []
-    header = {"format": FORMAT, "key": key, "loops": _packed(loops, tensors)}
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    packed = _packed(loops, tensors)
+    arrays = [np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in tensors]
+    header = {"format": FORMAT, "key": key, "loops": packed, "members": [_hash(array) for array in arrays]}
+    text = json.dumps(header).encode()
     with atomic_path(path, draft=_draft(path)) as temporary, temporary.open("wb") as file:
         with zipfile.ZipFile(file, "w") as archive:
-            _add(archive, "header", text)
-            for number, tensor in enumerate(tensors):
-                _add(archive, str(number), tensor.detach().cpu().numpy())
+            archive.comment = hashlib.sha256(text).hexdigest().encode()
+            _add(archive, "header", np.frombuffer(text, np.uint8))
+            for number, array in enumerate(arrays):
+                _add(archive, str(number), array)
         file.flush()
         os.fsync(file.fileno())  # the name must not come before the content if the machine stops
 
@@ -200,10 +207,18 @@ def read_states(path: Path, key: str) -> tuple[bool, list[State]]:
     A damaged file raises whatever its damage makes the readers raise.
     """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-        header = json.loads(members["header"].tobytes())
+        if sum(member.file_size for member in members.zip.infolist()) > path.stat().st_size:
+            raise ValueError("it unpacks to more than it holds")  # it is written as it is
+        text = members["header"].tobytes()
+        header = json.loads(text)
         if header["format"] != FORMAT or header["key"] != key:
             return False, []
-        return True, _unpacked(header["loops"], members)
+        if members.zip.comment != hashlib.sha256(text).hexdigest().encode():
+            raise ValueError("the header is not as it was written")
+        arrays = {str(number): members[str(number)] for number in range(len(header["members"]))}
+        if [_hash(array) for array in arrays.values()] != header["members"]:
+            raise ValueError("a member is not as it was written")
+        return True, _unpacked(header["loops"], arrays)
 
 
 def _draft(path: Path) -> Path:
@@ -227,6 +242,22 @@ def _foreign(path: Path) -> bool:
             return "header.npy" not in archive.namelist()
     except zipfile.BadZipFile:  # cut short
         return False
+
+
+def _hash(array: np.ndarray[Any, Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return a hash of the code that makes and takes states: another one may write them otherwise."""
+    digest = hashlib.sha256()
+    for folder in ("inference", "pde", "sampling"):
+        for part in sorted(Path(__file__).parents[1].joinpath(folder).rglob("*.py")):
+            digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def _add(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:

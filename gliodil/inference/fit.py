@@ -161,7 +161,7 @@ def fit(
         raise error.for_patient(patient.identity) from None
     found = _result(patient, case, config, outcome, record)
     if keeper is not None:
-        keeper.close()
+        keeper.close(keep=keeper is checkpoint)
         found = replace(found, warnings=(*found.warnings, *keeper.warnings))
         if keeper is not checkpoint:
             keeper.remove()

@@ -7,7 +7,6 @@ volume: where invisible cells are presumed) reaches beyond it, what stops it, an
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from gliodil.data.gate import LARGEST_RULES, parse_toml, parsing, read_text
 from gliodil.errors import InputError
 
 RULES: Mapping[str, PlanRule]
@@ -164,10 +164,8 @@ def parse_rule(text: str) -> PlanRule:
     InputError
         If the text is not TOML, lacks a key, has an unknown one, or a value makes no sense.
     """
-    try:
-        table: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError("The plan rule is not valid TOML.", found=str(error)) from error
+    with parsing("The plan rule is not valid TOML.", remedy=None):
+        table = parse_toml(text)
     # Python can do with defaults; a file that is read in years to come says what it means.
     needed = {"gtv", "margin_mm", "barriers", "source", "description"}
     values = _values(table, PlanRule, needed=needed)
@@ -217,16 +215,9 @@ def _value(key: str, wanted: str, value: Any) -> Any:
 
 
 def _read_rule(file: Path, *, taken: Collection[str]) -> PlanRule:
+    text = read_text(file, expected="a plan rule, a text file in TOML", largest=LARGEST_RULES)
     try:
-        rule = parse_rule(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "The plan rule cannot be read.",
-            file=file,
-            expected="a text file in TOML",
-            found=getattr(error, "strerror", None) or str(error),
-            remedy="check the path",
-        ) from error
+        rule = parse_rule(text)
     except InputError as error:
         error.file = file
         raise
