@@ -188,7 +188,7 @@ def write_states(path: Path, key: str, loops: list[State]) -> None:
     """
     tensors: list[torch.Tensor] = []
     packed = _packed(loops, tensors)
-    arrays = [np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in tensors]
+    arrays = [tensor.detach().cpu().numpy() for tensor in tensors]
     header = {"format": FORMAT, "key": key, "loops": packed, "members": [_hash(array) for array in arrays]}
     text = json.dumps(header).encode()
     with atomic_path(path, draft=_draft(path)) as temporary, temporary.open("wb") as file:

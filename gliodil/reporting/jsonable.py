@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gliodil.data import gate
 from gliodil.data.atomic import atomic_path
 from gliodil.errors import InputError
+from gliodil.reporting.schemas import SCHEMAS, faults
+
+LARGEST = 1 << 30
+"""Bytes of a JSON file of ours; that of the viewer holds volumes."""
 
 
 def jsonable(value: Any) -> Any:
@@ -53,22 +59,24 @@ def write_json(value: Mapping[str, Any], path: Path | str, *, draft: Path | None
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """Return the object in a JSON file that a plan folder must have.
+    """Return the object in a JSON file of a folder of results, checked against its schema (`gliodil.reporting.schemas`).
 
     Raises
     ------
     InputError
-        If the file is missing or is not a JSON object.
+        If the file is missing, is not a JSON object, or does not hold what a file of its name must.
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-    else:
-        if isinstance(value, dict):
-            return value
-        found = f"a {type(value).__name__}"
+        value = gate.read_json(path, expected="JSON", largest=LARGEST)
+        found = None if isinstance(value, dict) else f"a {type(value).__name__}"
+    except InputError as error:
+        value, found = None, error.found
+    if found is None:
+        found = "; ".join(islice(faults(value, SCHEMAS.get(path.name, {})), 3))
+        if not found:
+            read: dict[str, Any] = value
+            return read
     raise InputError(
         "This is not a finished plan folder.",
         file=path,

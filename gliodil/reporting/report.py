@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gliodil.data.atomic import atomic_path
-from gliodil.errors import InputError, MissingExtraError
+from gliodil.data.gate import parsing
+from gliodil.errors import MissingExtraError
 from gliodil.reporting import wording
 from gliodil.reporting.crossing_words import crossing_rows, crossing_sentences
 from gliodil.reporting.figures import FIGURES
@@ -84,17 +85,13 @@ def report_html(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figur
     )
     for name in ("number", "fixed", "per_cent", "seconds"):
         environment.filters[name] = getattr(wording, name)
-    try:
-        values = _values(metrics, provenance, figures)
-    except KeyError as error:
-        raise InputError(
-            "The metrics of this plan folder are incomplete.",
-            file=figures.parent / "metrics.json",
-            expected=f"the key {error}",
-            found="none",
-            remedy="run `gliodil plan` again",
-        ) from error
-    return environment.get_template(TEMPLATE).render(values)
+    with parsing(
+        "No report can be made of the metrics of this plan folder.",
+        file=figures.parent / "metrics.json",
+        expected="what `gliodil plan` writes",
+        remedy="run `gliodil plan` again",
+    ):
+        return environment.get_template(TEMPLATE).render(_values(metrics, provenance, figures))
 
 
 def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: Path) -> dict[str, Any]:

