@@ -247,7 +247,14 @@ def _of_object(value: Any, schema: Mapping[str, Any], at: str) -> Iterator[str]:
         yield f"schema_version {value['schema_version']!r}, not {VERSION}"
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "an object", list: "a list"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 
 
 def _wrong(at: str, expected: str, value: Any) -> str:

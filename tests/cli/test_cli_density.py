@@ -8,6 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gliodil.data.publish import output_folder
+
 
 def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())

@@ -310,12 +310,13 @@ def test_a_log_file_that_cannot_be_written(cli, patient, tmp_path, contents, whe
 @pytest.mark.parametrize("loudness", [[], ["-v"], ["-q"]])
 def test_an_error_is_said_once_and_kept_in_the_log(cli, patient, tmp_path, loudness):
     log = tmp_path / "run.log"
-    log.write_text("earlier\n")
+    earlier = "2026-11-30 23:59:59,999 INFO gliodil 0.1.0: plan\n"
+    log.write_text(earlier)
     run = cli("plan", patient, "--labels", "brats-1999", "--log-file", log, *loudness)
     assert_one_clear_error(run, "brats-1999")
     assert run.err.count("brats-1999") == 1
     text = log.read_text(encoding="utf-8")
-    assert text.startswith("earlier\n")
+    assert text.startswith(earlier)
     assert "ERROR" in text
     assert "brats-1999" in text
 
@@ -329,13 +330,14 @@ class TestEvaluate:
     def test_what_is_not_a_plan_folder(self, cli, contents, original, tmp_path):
         (tmp_path / "empty").mkdir()
         for folder in ("empty", "nowhere"):
-            words = ("not a finished plan folder", "metrics.json", "expected:", "gliodil plan")
+            words = ("not a finished plan folder", folder, "expected:", "gliodil plan")
             recurrence = original / "recurrence.nii.gz"
             self.refused(cli, contents, tmp_path / folder, recurrence, *words, patient=None)
 
     def test_a_plan_folder_without_its_plans(self, cli, contents, planned, original):
         (planned / "ctv_trimmed.nii.gz").unlink()
-        self.refused(cli, contents, planned, original / "recurrence.nii.gz", "without ctv_trimmed.nii.gz")
+        words = ("not a finished plan folder", "without ctv_trimmed.nii.gz")
+        self.refused(cli, contents, planned, original / "recurrence.nii.gz", *words, patient=None)
 
     def test_a_recurrence_that_is_missing_damaged_or_elsewhere(self, cli, contents, planned, patient):
         recurrence = patient / "recurrence.nii.gz"

@@ -234,6 +234,7 @@ def test_evaluate_adds_the_coverage_of_a_recurrence(cli, planned, original, tmp_
     for kind in ("enhancing", "any"):  # a binary map counts as both
         assert after["coverage"][kind]["trimmed"] == after["coverage"][kind]["standard"] == 1
         assert 0 < after["coverage"][kind]["model"] <= 1
+    assert after.pop("coverage_history") == [before["coverage"]]
     assert {**after, "coverage": None} == {**before, "coverage": None}
     assert "follow_up.nii.gz" in (planned / "report.html").read_text(encoding="utf-8")
 

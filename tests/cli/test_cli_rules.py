@@ -119,7 +119,7 @@ def test_a_rule_from_a_file_with_organs(cli, patient: Path, rule: Path, organ: P
 def test_misuse_is_told_before_anything_is_computed(cli, patient: Path, organ: Path, tmp_path: Path) -> None:
     arguments = ("plan", patient, "--out", tmp_path / "out")
     for extra, words in (
-        (("--rule", tmp_path / "none.toml"), "cannot be read"),
+        (("--rule", tmp_path / "none.toml"), "does not exist"),
         (("--rule", "nope"), "estro-eano-2023"),
         (("--oar", "brainstem"), "NAME=FILE"),
         (("--oar", f"a={tmp_path / 'none.nii.gz'}"), "none.nii.gz"),

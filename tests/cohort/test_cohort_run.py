@@ -206,8 +206,6 @@ def test_a_run_killed_at_any_moment_is_taken_up_again_with_the_same_result(plann
     assert read_status(out / "good")["state"] == "running"
     assert not (out / "good/report.html").exists()
     assert (out / ".good.odil.checkpoint.npz").exists()
-    # As if the folder had been half written, which takes luck to hit.
-    (out / ".good.partial-1").mkdir(exist_ok=True)
     assert cohort(source, out, "participant", *QUICK, "--only", "good").code == 0
     assert "an interrupted fit is continued" in (out / "good/run.log").read_text("utf-8")
     assert not list(out.glob(".*"))

@@ -298,7 +298,7 @@ def test_same_seed_same_bytes_and_other_seed_other_patient(anatomy: Anatomy, tmp
     assert ("recurrence", 1) in days
     names = {path.name for path in first.iterdir()}
     roles = ("seg", "wm", "gm", "csf", "brain", "t1", "pet", "recurrence", "barriers", "truth_density")
-    assert names == {*(f"{role}.nii.gz" for role in roles), "truth.json"}
+    assert names == {*(f"{role}.nii.gz" for role in roles), "truth.json", "manifest.json"}
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     assert simulate_in(anatomy, seed=2).parameters["origins_mm"] != again.parameters["origins_mm"]

@@ -136,7 +136,7 @@ def test_a_rule_of_ones_own_comes_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "cannot be read"),
+        (None, "does not exist"),
         (b"\xff\xfe\x00", "cannot be read"),
         (TEXT.replace('"x"', '"rtog"').encode(), "name of a packaged one"),
         (TEXT.replace("10", "-1").encode(), "margin_mm"),
