@@ -19,6 +19,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from gliodil.pde.compiled_cache import kept
+
 MAX_ROUNDS = 50
 """Rounds of eight sweeps; mazes need many, brains three or four."""
 
@@ -65,7 +67,8 @@ def travel_time(
     return np.ascontiguousarray(inner)
 
 
-@nb.njit(cache=True, nogil=True)
+@kept
+@nb.njit(nogil=True)
 def _wake(waiting, time, slowness):  # type: ignore
     """Mark the voxels next to the start."""
     nx, ny, nz = time.shape
@@ -78,7 +81,8 @@ def _wake(waiting, time, slowness):  # type: ignore
                     waiting[i, j, k] = near == 0
 
 
-@nb.njit(cache=True, nogil=True)
+@kept
+@nb.njit(nogil=True)
 def _arrival(a, ha, b, hb, c, hc, slow):  # type: ignore
     """T from the neighbours' times a ≤ b ≤ c along three axes."""
     t = a + ha * slow
@@ -95,7 +99,8 @@ def _arrival(a, ha, b, hb, c, hc, slow):  # type: ignore
     return (p + math.sqrt(max(p * p - w * q, 0.0))) / w
 
 
-@nb.njit(cache=True, nogil=True)
+@kept
+@nb.njit(nogil=True)
 def _sweep(time, slowness, waiting, h, limit, right, back, up):  # type: ignore
     """Visit waiting voxels in one order; return how many came earlier than before."""
     nx, ny, nz = time.shape

@@ -4,7 +4,7 @@
 the two equal. Storage is flat and the face coefficients vanish where it wraps from one row to the next (``operators``),
 so a stencil is one loop over a contiguous range of cells with six shifted views: no row is special, every loop
 vectorizes. Only the first and the last plane lack a neighbour in storage. The first call compiles for some
-seconds; the result is cached on disk.
+seconds; the result is kept on disk (``compiled_cache``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numba as nb
 import numpy as np
 import torch
 
+from gliodil.pde.compiled_cache import kept
 from gliodil.pde.operators import Faces
 
 # Numba's simplest threading layer does not take two parallel calls at once.
@@ -189,7 +190,8 @@ def add_face_gradient(gradient, u, mu, factor, strides, begin, end):  # type: ig
             g[k] -= factor * (mu[k + s] - mu[k]) * (u[k + s] - u[k])
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def _rate(out, u, faces, strides, scalars, parts):  # type: ignore
     for part in nb.prange(parts):
         begin, end = bounds(part, parts, u.size)

@@ -14,6 +14,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from gliodil.pde.compiled_cache import kept
 from gliodil.pde.fused import FAST
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +58,8 @@ def _stencil(coarse: int, fine: int, dtype: str) -> tuple[Array, Array, Array, A
     return low, high, (1 - (at - low)).astype(dtype), (at - low).astype(dtype)
 
 
-@nb.njit(fastmath=FAST, cache=True)
+@kept
+@nb.njit(fastmath=FAST)
 def _add_interpolated(out, x, low, high, near, far):  # type: ignore
     for o in range(out.shape[0]):
         for i in range(out.shape[1]):
@@ -66,7 +68,8 @@ def _add_interpolated(out, x, low, high, near, far):  # type: ignore
                 row[k] += p * a[k] + q * b[k]
 
 
-@nb.njit(fastmath=FAST, cache=True)
+@kept
+@nb.njit(fastmath=FAST)
 def _add_gathered(out, y, low, high, near, far):  # type: ignore
     for o in range(y.shape[0]):
         for i in range(y.shape[1]):

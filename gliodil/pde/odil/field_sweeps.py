@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numba as nb
 
+from gliodil.pde.compiled_cache import kept
 from gliodil.pde.fused import BLOCK, FAST, add_diffusion, add_face_gradient, bounds, set_rate, slope
 from gliodil.pde.odil.kernels import add_seen, growth_gradient, penalties
 
@@ -24,7 +25,8 @@ def _residual(r, u, before, a, a_before, per_dt, half):  # type: ignore
     return total
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def squares(u, r, faces, impassable, strides, numbers, sums, scratch):  # type: ignore
     """Fill r; add up Σ r² and the two penalties."""
     rho, per_dt, half, one = numbers
@@ -81,7 +83,8 @@ def _add_reaction(d, u, w, rho, one):  # type: ignore
         d[k] += rho * slope(u[k], zero, one) * w[k]
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def gradient(d_u, d_faces, u, r, faces, impassable, strides, numbers, sums, scratch):  # type: ignore
     """Fill d_u; add to d_faces and to the sums of dL/dρ."""
     rho, towards_w, towards_d, beyond, outside, one = numbers

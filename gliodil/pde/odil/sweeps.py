@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numba as nb
 
+from gliodil.pde.compiled_cache import kept
 from gliodil.pde.fused import FAST, add_face_gradient, bounds
 from gliodil.pde.odil.kernels import (
     add_scaled,
@@ -54,7 +55,8 @@ def _finish_forward(fields, n, x, begin, end, part):  # type: ignore
 _march_forward = marching(_prepare_forward, relax_first, relax, _finish_forward)
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def forward(u, v, faces, impassable, strides, numbers, weights, sums, scratch):  # type: ignore
     """Fill u[1:]; add up the two penalties."""
     rho, one = numbers[1], numbers[2]
@@ -107,7 +109,8 @@ def _finish_backward(fields, n, z, begin, end, part):  # type: ignore
 _march_backward = marching(_prepare_backward, relax_linear_first, relax_linear, _finish_backward)
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def backward(  # type: ignore
     adjoint, d_v, u, faces, d_faces, impassable, strides, numbers, weights, seen, sums, scratch
 ):
@@ -156,7 +159,8 @@ def _finish_tangent(fields, n, x, begin, end, part):  # type: ignore
 _march_tangent = marching(_prepare_tangent, relax_linear_first, relax_linear, _finish_tangent)
 
 
-@nb.njit(parallel=True, fastmath=FAST, cache=True)
+@kept
+@nb.njit(parallel=True, fastmath=FAST)
 def tangent(w, d_v, u, faces, d_faces, strides, numbers, weights, parts, scratch):  # type: ignore
     """Turn w from the change of u⁰ into that of the last level."""
     half, rho, d_rho, one = numbers[0], numbers[2], numbers[3], numbers[4]
