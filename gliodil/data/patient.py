@@ -150,6 +150,30 @@ class Patient:
         return next((self.series[role] for role in REFERENCE_ROLES if role in self.series), None)
 
     @property
+    def mr_image(self) -> Volume:
+        """The anatomical image that stands for the MR where it meets the planning CT: the first of t1c, t1, flair, t2.
+
+        Raises
+        ------
+        InputError
+            If there is none, and the frame of reference does not settle it either.
+        """
+        role = next((role for role in REFERENCE_ROLES if role in self.volumes), None)
+        frame = self.segmentation.frame or (self.reference.frame_of_reference if self.reference else "")
+        if role is not None:
+            image = self.volumes[role]
+            return image if image.frame or not frame else image.carried(np.eye(4), frame)
+        if self.planning is not None and frame == self.planning.frame:
+            return self.segmentation
+        raise InputError(
+            "There is no image to relate the planning CT to.",
+            patient=self.identity,
+            expected="one of " + ", ".join(REFERENCE_ROLES),
+            found=", ".join(self.volumes) or "only the segmentation",
+            remedy="give an MR image (--t1c PATH), or plan without the CT (--ct none)",
+        )
+
+    @property
     def pet(self) -> Volume | None:
         """PET uptake, if there is one."""
         return self.volumes.get("pet")
