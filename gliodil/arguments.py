@@ -86,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--ct",
         type=Path,
         metavar="PATH",
-        help="planning CT, a DICOM series (default: the one in PATIENT; none: without): targets are exported on its slices",
+        help="planning CT, a DICOM series (default: the one in PATIENT; none: without); targets are "
+        "exported on its slices",
     )
     plan.add_argument(
         "--reg",

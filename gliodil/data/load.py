@@ -203,13 +203,15 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         oedema = segmentation.mask(convention.oedema)
         warnings += checks.check_enhancement(volumes["t1c"], segmentation.mask(convention.enhancing), oedema)
     if planning is not None:
-        sources.append(_source("ct", planning.series.files[0], planning.series.volume(), planning.series, resampled=False))
+        sources.append(
+            _source(
+                "ct", planning.series.files[0], planning.series.volume(), planning.series, resampled=False
+            )
+        )
     return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings), planning)
 
 
-def _onto_mr(
-    segmentation: Volume, planning: PlanningCT, inputs: ChosenInputs
-) -> tuple[Volume, PlanningCT]:
+def _onto_mr(segmentation: Volume, planning: PlanningCT, inputs: ChosenInputs) -> tuple[Volume, PlanningCT]:
     """Return a segmentation that was drawn on the planning CT on the grid of the MR; any other as it is."""
     ct = planning.series.volume()
     image = mr_image(inputs)

@@ -280,6 +280,7 @@ def load_patient(
     except GliodilError as error:
         error.for_patient(name)
         raise
+    places = tuple(Path(each) for each in (root, *named.values()) if each is not None)
     return Patient(
         identity=name,
         segmentation=loaded.segmentation,
@@ -289,14 +290,10 @@ def load_patient(
         files=chosen.files,
         sources=loaded.sources,
         series=chosen.series,
-        places=tuple(Path(each) for each in (root, *named.values(), *_planning_places(loaded.planning)) if each is not None),
+        places=(*places, *(() if loaded.planning is None else loaded.planning.places)),
         tissue_source=tissue_source,
         planning=loaded.planning,
     )
-
-
-def _planning_places(planning: PlanningCT | None) -> tuple[Path, ...]:
-    return () if planning is None else (*planning.series.files[:1], *planning.registrations)
 
 
 def _sealed(mask: Mask) -> Mask:

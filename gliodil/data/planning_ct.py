@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class PlanningCT:
     """
 
     series: Series
-    graph: FrameGraph = FrameGraph()
+    graph: FrameGraph = field(default_factory=FrameGraph)
     registrations: tuple[Path, ...] = ()
     drawn: Volume | None = None
     link: Link | None = None
@@ -80,6 +80,11 @@ class PlanningCT:
     def frame(self) -> str:
         """Frame of reference of the CT."""
         return self.series.frame_of_reference
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Files that nothing may be written over."""
+        return (*self.series.files[:1], *self.registrations)
 
     @property
     def links(self) -> FrameGraph:
@@ -155,7 +160,9 @@ def choose_ct(
             )
         return None
     if series.problem is not None:
-        series.problem.remedy = f"{series.problem.remedy or ''}; or plan without it (--ct {NO_CT})".lstrip("; ")
+        series.problem.remedy = f"{series.problem.remedy or ''}; or plan without it (--ct {NO_CT})".lstrip(
+            "; "
+        )
         raise series.problem
     if not series.frame_of_reference:
         raise GeometryError(
@@ -281,9 +288,7 @@ def _clinics(planning: PlanningCT, image: Volume, source: str) -> tuple[Link | N
     ]
 
 
-def _registered(
-    planning: PlanningCT, image: Volume, source: str, target: NDArray[np.float64] | None
-) -> Link:
+def _registered(planning: PlanningCT, image: Volume, source: str, target: NDArray[np.float64] | None) -> Link:
     from gliodil.data.registration.rigid import align_rigidly
 
     found: Any = align_rigidly(planning.series.volume(), image, "MR")

@@ -61,9 +61,7 @@ def carry_labels(labels: Volume, onto: Volume, matrix: ArrayLike | None = None) 
             carried == 0, sampling=onto.spacing, return_distances=False, return_indices=True
         )
         carried[gap] = carried[tuple(nearest[:, gap])]
-    return Volume(
-        carried, onto.affine, kind="label", path=labels.path, notes=labels.notes, frame=onto.frame
-    )
+    return Volume(carried, onto.affine, kind="label", path=labels.path, notes=labels.notes, frame=onto.frame)
 
 
 def signed_distance(mask: Mask, spacing: ArrayLike) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ CTV is cut there, so that it holds as many voxels of the CT as the standard CTV 
 
     model_CT = the k voxels of the brain that the carried ranking puts first,   k = |standard_CT|
 
-All other targets are carried by their outlines (``data.shapes``). A GTV that was drawn on the CT is taken as it was drawn.
+All other targets are carried by their outlines (``data.shapes``). A GTV that was drawn on the CT is taken as drawn.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ def _model(
     link: Link,
 ) -> Mask:
     """Return as many voxels of the CT as the standard CTV has: those that the carried ranking puts first."""
-    assert targets.order is not None and brain_mr is not None
+    assert targets.order is not None
+    assert brain_mr is not None
     order = targets.order.with_data(_filled_in(targets.order.data, brain_mr.data > 0))
     box = bounding_box(brain | gtv)
     part = _boxed(grid, box)

@@ -30,12 +30,12 @@ def write_on_ct(folder: Path, patient: Patient, on_ct: PlansOnCT, *, keyholes: b
     assert planning is not None
     on_ct.save(folder)
     structures = {structure_name(name): mask for name, mask in on_ct.targets.items() if mask.data.any()}
-    exported = export_structures(
-        folder, structures, on_ct.density, planning.series.files, keyholes=keyholes
-    )
+    exported = export_structures(folder, structures, on_ct.density, planning.series.files, keyholes=keyholes)
     files = [path.name for path in exported.files]
     if on_ct.link.origin != "same frame":
-        moving = patient.reference.headers if patient.reference is not None else ()
+        moving: tuple[Any, ...] = ()
+        if patient.reference is not None and patient.reference.frame_of_reference == on_ct.link.source:
+            moving = patient.reference.headers
         write_registration(
             folder / REG_FILE, on_ct.link, read_reference(planning.series.files), moving=moving
         )

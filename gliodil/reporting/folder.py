@@ -19,9 +19,9 @@ from gliodil.data.registration.prepare import Prepared
 from gliodil.data.volume import Volume
 from gliodil.inference.result import Fit
 from gliodil.planning.export import Exported, export_plan
+from gliodil.reporting.ct import write_on_ct
 from gliodil.reporting.figures import save_figures
 from gliodil.reporting.jsonable import read_json, write_json
-from gliodil.reporting.ct import write_on_ct
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
 from gliodil.reporting.provenance import build_provenance, input_record
 from gliodil.reporting.report import render_report

@@ -254,7 +254,8 @@ def _check_stack(reference: Reference, path: Path) -> None:
         )
     drift = reference.positions - reference.positions[0] - heights[:, None] * normal
     if str(reference.headers[0].get("Modality", "")) == "CT":  # stacked along a line that leaves the normal
-        drift = reference.positions - np.linspace(*reference.positions[[0, -1]], len(heights))
+        first, last = reference.positions[[0, -1]]
+        drift = reference.positions - np.linspace(first, last, len(heights))
     aside = float(np.linalg.norm(drift, axis=1).max())
     if aside > max(TOLERANCE_MM, 1e-3 * heights[-1]):
         raise GeometryError(

@@ -169,7 +169,12 @@ def _registration(link: Link, reference: Reference, moving: Sequence[Any], creat
     header = reference.headers[0]
     date, time = moment(header, created)
     matrix = LPS_RAS @ link.matrix @ LPS_RAS
-    content = (*reference.instances, link.source, matrix.tobytes(), repr((date, time, __version__)))
+    content: tuple[str | bytes, ...] = (
+        *reference.instances,
+        link.source,
+        matrix.tobytes(),
+        repr((date, time, __version__)),
+    )
     data = Dataset()
     copy_study(header, data)
     data.SOPClassUID = SPATIAL_REGISTRATION
