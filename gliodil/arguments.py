@@ -28,6 +28,7 @@ EXAMPLES = {
     "plan": """gliodil plan patient_001/                        a folder of NIfTI files, named as usual
   gliodil plan --seg s.nii.gz --wm wm.nii.gz --gm gm.nii.gz --labels brats-2023 --out result
   gliodil plan DICOM/ --seg s.dcm                  DICOM series, told apart by their headers
+  gliodil plan MR/ --ct CT/ --reg reg.dcm          targets on the planning CT
   gliodil plan patient_001/ --rule estro-eano-2023 --oar brainstem=bs.nii.gz --exclude-oar brainstem
   gliodil plan patient_001/ --dry-run              what was found, nothing computed""",
     "simulate": "gliodil simulate --out patient_007 --seed 7      then: gliodil plan patient_007/",
@@ -81,6 +82,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for role, text in FILE_FLAGS.items():
         plan.add_argument(f"--{role}", type=Path, metavar="FILE", help=text)
+    plan.add_argument(
+        "--ct",
+        type=Path,
+        metavar="PATH",
+        help="planning CT, a DICOM series (default: the one in PATIENT; none: without); targets are "
+        "exported on its slices",
+    )
+    plan.add_argument(
+        "--reg",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the clinic's DICOM registration of MR and CT (default: those in PATIENT, else the product's own); may be "
+        "repeated",
+    )
     plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")
     plan.add_argument(
         "--labels",

@@ -87,7 +87,12 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
             remedy="see gliodil plan --help",
         )
     patient = load_patient(
-        arguments.patient, files=files, labels=arguments.labels, tissue_source=arguments.tissue_source
+        arguments.patient,
+        files=files,
+        labels=arguments.labels,
+        tissue_source=arguments.tissue_source,
+        ct=arguments.ct,
+        reg=arguments.reg,
     )
     organs = load_organs(arguments.oar, patient)
     density = None if arguments.density is None else read_density(arguments.density)

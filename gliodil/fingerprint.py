@@ -61,6 +61,9 @@ def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | 
     digest = hashlib.sha256()
     words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
+    if patient.planning is not None:
+        for path in (*patient.planning.series.files, *patient.planning.registrations):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):
         digest.update(role.encode())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from gliodil.fingerprint import DEFAULT_RANK, DEFAULT_RULE, fingerprint, finished, reaching, settings_record
 from gliodil.inference.config import FitConfig, Method
 from gliodil.logs import log_text
-from gliodil.preflight import check_request, memory_errors, naming
+from gliodil.preflight import check_request, memory_errors, naming, on_planning_ct
 from gliodil.reporting.jsonable import read_json
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def plan_patient(
     from gliodil.inference.given import given_fit
     from gliodil.inference.score import score
     from gliodil.planning.compare import compare
+    from gliodil.planning.on_ct import plans_on_ct
     from gliodil.planning.plan import plan
     from gliodil.planning.ranking import check_rank
     from gliodil.planning.resected import as_before_surgery
@@ -123,6 +124,7 @@ def plan_patient(
         plan_folder(patient, out, overwrite=overwrite) as output,
     ):
         check_request(patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register)
+        patient = on_planning_ct(patient, rule, progress=progress)
         record = settings_record(
             config,
             rule,
@@ -165,6 +167,7 @@ def plan_patient(
         asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
         logger.info("%r", plans)
+        on_ct = None if patient.planning is None else plans_on_ct(patient, plans)
         known = patient.volumes.get("truth")
         truth = None if known is None else score(fitted.density, known, patient.tumour)
         comparison, other = None, None
@@ -189,6 +192,7 @@ def plan_patient(
             patient=patient,
             fit=fitted,
             plans=plans,
+            on_ct=on_ct,
             config=record,
             wall_s=time.perf_counter() - started,
             truth=truth,

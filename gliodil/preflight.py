@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gliodil.errors import GliodilError, InputError, MissingExtraError
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from gliodil.inference.config import FitConfig
     from gliodil.planning.organs import Organs
     from gliodil.planning.rules import PlanRule
+
+Progress = Callable[[str, int, float], None]
 
 
 def check(
@@ -42,6 +47,8 @@ def check(
         planned = check_request(
             patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
+        related = on_planning_ct(patient, rule)
+        planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned
         rule = get_rule(rule) if isinstance(rule, str) else rule
@@ -81,6 +88,53 @@ def check_request(
     if {"wm", "gm"} <= patient.volumes.keys():
         standard_ctv(gtv_mask(patient, known), patient.brain, spacing, known.margin_mm)
     return planned
+
+
+def on_planning_ct(patient: Patient, rule: str | PlanRule, *, progress: Progress | None = None) -> Patient:
+    """Return the patient with the planning CT related to the MR; refuse what could not be exported on the CT.
+
+    A patient without a CT comes back as it is.
+    """
+    from gliodil.data.planning_ct import related
+    from gliodil.planning.ctv import gtv_mask
+    from gliodil.planning.export import check_export
+    from gliodil.planning.on_ct import gtv_on_ct
+    from gliodil.planning.rules import get_rule
+
+    if patient.planning is None:
+        return patient
+    known = get_rule(rule) if isinstance(rule, str) else rule
+    gtv = patient.segmentation.with_data(gtv_mask(patient, known).astype("uint8"), kind="label")
+    target = gtv.to_world(np.argwhere(gtv.data))
+    planning = related(patient.planning, patient.mr_image, target=target, progress=progress)
+    patient = replace(patient, planning=planning, warnings=(*patient.warnings, *planning.notes))
+    check_export(planning.series.files, gtv_on_ct(patient, gtv, tuple(known.gtv)))
+    return patient
+
+
+def ct_sentences(patient: Patient) -> tuple[str, ...]:
+    """Return how MR and planning CT lie to each other, in words."""
+    planning = patient.planning
+    if planning is None:
+        return ()
+    link = planning.related_link
+    how = {
+        "same frame": "shares the frame of reference of the MR",
+        "REG": "is related to the MR by the clinic's registration",
+        "registered": "was registered to the MR",
+    }[link.origin]
+    middle = np.argwhere(patient.tumour | patient.cavity).mean(axis=0)
+    parts = [
+        f"{link.shift_mm(patient.segmentation.to_world(middle)):.1f} mm at the tumour",
+        f"{link.angle_deg:.1f}°",
+    ]
+    if link.residual_mm is not None:
+        parts.append(f"answers of several starts within {link.residual_mm:.1f} mm")
+    if planning.difference_mm is not None:
+        parts.append(f"{planning.difference_mm:.1f} mm at most from the product's own registration")
+    return (
+        f"the planning CT, {planning.series.name}, {how} ({', '.join(parts)}); targets will be exported on it",
+    )
 
 
 def memory_gb(config: FitConfig) -> float:

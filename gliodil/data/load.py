@@ -6,7 +6,7 @@ choose files -> read segmentation -> labels -> read the others -> onto the segme
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
+from gliodil.data.planning_ct import PlanningCT, choose_ct, related
 from gliodil.data.rim_filling import fill_rims
 from gliodil.data.segmentation import read_mask, read_segmentation
+from gliodil.data.shapes import carry_labels
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError
 
@@ -54,6 +56,8 @@ class ChosenInputs:
     others: tuple[Series, ...]
     """Series of the folder that are no input; a segmentation may have been drawn on one."""
     warnings: tuple[str, ...]
+    planning: PlanningCT | None = None
+    """The planning CT, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,20 @@ class LoadedVolumes:
     volumes: Mapping[str, Volume]
     sources: tuple[Source, ...]
     warnings: tuple[str, ...]
+    planning: PlanningCT | None = None
 
 
-def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> ChosenInputs:
+def choose_inputs(
+    folder: Path | None,
+    files: Mapping[str, Path | str],
+    *,
+    ct: Path | None = None,
+    reg: Sequence[Path] = (),
+) -> ChosenInputs:
     """Return what to read from a folder and from named files, which take precedence.
 
-    NIfTI files take precedence over DICOM series of the folder.
+    NIfTI files take precedence over DICOM series of the folder. `ct` and `reg` name the planning CT and the clinic's
+    registration objects, see ``planning_ct.choose_ct``.
     """
     if unknown := sorted(set(files) - set(FILE_ROLES)):
         raise InputError(
@@ -102,11 +114,15 @@ def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> Chose
         chosen[role] = free[0]
     others: tuple[Series, ...] = ()
     warnings = []
+    found_ct: Mapping[str, tuple[Series, ...]] = {}
     if folder is not None:
         dicom = find_inputs(folder, given=chosen, taken=series.values())
-        others, warnings = dicom.unused, list(dicom.notes)
+        others, warnings, found_ct = dicom.unused, list(dicom.notes), dicom.planning
         chosen |= {role: one.files[0] for role, one in dicom.roles.items()}
         series |= {role: one for role, one in dicom.roles.items() if role != "seg"}
+    planning = choose_ct(
+        ct, found_ct.get("ct", ()), folder, registrations=reg, found_registrations=found_ct.get("reg", ())
+    )
     if "seg" not in chosen:
         seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
         seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
@@ -138,6 +154,7 @@ def choose_inputs(folder: Path | None, files: Mapping[str, Path | str]) -> Chose
         {role: series[role] for role in IMAGE_ROLES if role in series},
         others,
         tuple(warnings),
+        planning,
     )
 
 
@@ -145,7 +162,9 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     """Read and check the inputs of a patient, and bring all volumes onto the segmentation's grid."""
     files = inputs.files
     image = next((files[role] for role in IMAGE_ROLES if role in files), None)
-    candidates = (*inputs.series.values(), *inputs.others)
+    planning = inputs.planning
+    cts = () if planning is None else (planning.series,)
+    candidates = (*inputs.series.values(), *cts, *inputs.others)
     read = read_segmentation(files["seg"], labels=labels, series=candidates, image=image)
     segmentation, warnings = read.volume, list(read.notes)
     if read.convention is None and labels is None:
@@ -154,6 +173,12 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         convention = read.convention or get_convention(labels or "")
         notes = check_labels(segmentation, convention)
     segmentation, filled = fill_rims(segmentation, convention)
+    if planning is not None:
+        segmentation, planning = _onto_mr(segmentation, planning, inputs)
+        if planning.drawn is not None:
+            warnings.append(
+                f"{files['seg'].name}: drawn on the planning CT, {planning.series.name}; carried to the MR for the model"
+            )
     warnings += [*notes, *filled, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
     if not tumour.any():  # all that could be seen was resected
@@ -177,7 +202,34 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     if "t1c" in volumes:
         oedema = segmentation.mask(convention.oedema)
         warnings += checks.check_enhancement(volumes["t1c"], segmentation.mask(convention.enhancing), oedema)
-    return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings))
+    if planning is not None:
+        sources.append(
+            _source(
+                "ct", planning.series.files[0], planning.series.volume(), planning.series, resampled=False
+            )
+        )
+    return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings), planning)
+
+
+def _onto_mr(segmentation: Volume, planning: PlanningCT, inputs: ChosenInputs) -> tuple[Volume, PlanningCT]:
+    """Return a segmentation that was drawn on the planning CT on the grid of the MR; any other as it is."""
+    ct = planning.series.volume()
+    image = mr_image(inputs)
+    drawn_here = segmentation.frame == planning.frame if segmentation.frame else segmentation.same_grid(ct)
+    if image is None or not drawn_here or segmentation.same_grid(image):
+        return segmentation, planning
+    planning = replace(related(planning, image), drawn=segmentation)
+    return carry_labels(segmentation, image, planning.related_link.inverse.matrix), planning
+
+
+def mr_image(inputs: ChosenInputs) -> Volume | None:
+    """Return the MR image that the model runs on, as it is on disk: the first there is of t1c, t1, flair, t2."""
+    for role in ("t1c", "t1", "flair", "t2"):
+        if role in inputs.series:
+            return inputs.series[role].volume()
+        if role in inputs.files:
+            return read_nifti(inputs.files[role], kind="scalar")
+    return None
 
 
 def brain_mask(volumes: Mapping[str, Volume]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:

@@ -5,7 +5,7 @@ core = enhancing + necrotic        tumour = core + oedema        (cavities are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES
 from gliodil.data.labels import LabelConvention
 from gliodil.data.load import Source, brain_mask, choose_inputs, load_volumes
+from gliodil.data.planning_ct import PlanningCT
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, GliodilError, InputError
 
@@ -58,6 +59,8 @@ class Patient:
     """Folders and files it was read from, as they were named."""
     tissue_source: TissueSource = "given"
     """Where the tissue maps come from: files of this patient, or a template registered to an image."""
+    planning: PlanningCT | None = None
+    """The planning CT and how the MR lies to it; results are written on its slices too."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "volumes", dict(self.volumes))
@@ -147,6 +150,30 @@ class Patient:
         return next((self.series[role] for role in REFERENCE_ROLES if role in self.series), None)
 
     @property
+    def mr_image(self) -> Volume:
+        """The anatomical image that stands for the MR where it meets the planning CT: the first of t1c, t1, flair, t2.
+
+        Raises
+        ------
+        InputError
+            If there is none, and the frame of reference does not settle it either.
+        """
+        role = next((role for role in REFERENCE_ROLES if role in self.volumes), None)
+        frame = self.segmentation.frame or (self.reference.frame_of_reference if self.reference else "")
+        if role is not None:
+            image = self.volumes[role]
+            return image if image.frame or not frame else image.carried(np.eye(4), frame)
+        if self.planning is not None and frame == self.planning.frame:
+            return self.segmentation
+        raise InputError(
+            "There is no image to relate the planning CT to.",
+            patient=self.identity,
+            expected="one of " + ", ".join(REFERENCE_ROLES),
+            found=", ".join(self.volumes) or "only the segmentation",
+            remedy="give an MR image (--t1c PATH), or plan without the CT (--ct none)",
+        )
+
+    @property
     def pet(self) -> Volume | None:
         """PET uptake, if there is one."""
         return self.volumes.get("pet")
@@ -205,6 +232,8 @@ def load_patient(
     labels: str | None = None,
     identity: str | None = None,
     tissue_source: TissueSource = "given",
+    ct: Path | str | None = None,
+    reg: Sequence[Path | str] = (),
 ) -> Patient:
     """Read a patient from a folder of NIfTI files or DICOM series, from named files, or from both.
 
@@ -227,6 +256,10 @@ def load_patient(
     tissue_source
         `"template"` if tissue maps among the files were carried from a template by a registration, which is off by
         millimetres: fits then blur them and do not take their fluid for a wall.
+    ct
+        The planning CT: its folder or any file of it; by default the one in the folder, `none` for none.
+    reg
+        The clinic's registration objects between MR and CT, besides those in the folder.
 
     Raises
     ------
@@ -240,11 +273,14 @@ def load_patient(
     place = root if root is not None else Path(named["seg"]).parent if "seg" in named else Path()
     name = identity or place.resolve().name or "patient"
     try:
-        chosen = choose_inputs(root, named)
+        chosen = choose_inputs(
+            root, named, ct=None if ct is None else Path(ct), reg=[Path(path) for path in reg]
+        )
         loaded = load_volumes(chosen, labels=labels)
     except GliodilError as error:
         error.for_patient(name)
         raise
+    places = tuple(Path(each) for each in (root, *named.values()) if each is not None)
     return Patient(
         identity=name,
         segmentation=loaded.segmentation,
@@ -254,8 +290,9 @@ def load_patient(
         files=chosen.files,
         sources=loaded.sources,
         series=chosen.series,
-        places=tuple(Path(each) for each in (root, *named.values()) if each is not None),
+        places=(*places, *(() if loaded.planning is None else loaded.planning.places)),
         tissue_source=tissue_source,
+        planning=loaded.planning,
     )
 
 

@@ -95,6 +95,12 @@ def plan_structures(plans: Plans) -> dict[str, Volume]:
     return {name: mask for name, mask in masks.items() if mask.data.any()}
 
 
+def structure_name(file: str) -> str:
+    """Return the name of a target in planning systems from that of its file: `ctv_initial_model`, `gtv`, ..."""
+    kind, *rest = file.split("_")
+    return " ".join((kind.upper(), *rest))
+
+
 def _targets(
     phase: str, gtv: Volume, ctv: Mapping[str, Volume], ptv: Mapping[str, Volume]
 ) -> dict[str, Volume]:
@@ -105,7 +111,7 @@ def _targets(
 
 
 def check_export(files: Sequence[Path | str], gtv: Volume) -> None:
-    """Raise what `export_plan` would refuse, given the GTV; write nothing."""
+    """Raise what `export_plan` and `export_structures` would refuse, given the GTV; write nothing."""
     for library in ("pydicom", "highdicom"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "dicom")
@@ -120,7 +126,22 @@ def export_plan(
     keyholes: bool = False,
     created: datetime | None = None,
 ) -> Exported:
-    """Write the plans as DICOM on a series, read them back, and return how they compare.
+    """Write the plans as DICOM on a series, read them back, and return how they compare; see `export_structures`."""
+    return export_structures(
+        folder, plan_structures(plans), plans.density, files, keyholes=keyholes, created=created
+    )
+
+
+def export_structures(
+    folder: Path | str,
+    structures: Mapping[str, Volume],
+    density: Volume,
+    files: Sequence[Path | str],
+    *,
+    keyholes: bool = False,
+    created: datetime | None = None,
+) -> Exported:
+    """Write masks and a density as DICOM on a series, read them back, and return how they compare.
 
     All three files appear, or none.
 
@@ -128,6 +149,8 @@ def export_plan(
     ----------
     folder
         Where to write; created if need be.
+    structures, density
+        What to write, in the frame of the series; on another grid it is resampled.
     files
         DICOM files of the reference series.
     keyholes
@@ -147,9 +170,8 @@ def export_plan(
         If pydicom or highdicom is not installed.
     """
     reference = read_reference(files)
-    structures = plan_structures(plans)
     placed = place(structures, reference)
-    density = plans.density.resample_to(reference.grid)
+    density = density.resample_to(reference.grid)
     with _together(Path(folder)) as partial:
         contours, masks, map_file = (partial / name for name in FILES)
         write_rtstruct(contours, placed, reference, keyholes=keyholes, created=created)

@@ -176,6 +176,7 @@ def _plan(
         reach=reach_volume(ranking, grid),
         probability=probability_volume(ranking, gtv, grid) if calibrated else None,
         ctv_end=ctv_end(ranking, masks["model"], density.data, calibrated=calibrated),
+        order=full.order,
     )
 
 
@@ -210,6 +211,7 @@ def _targets(
         ctv={name: _label(mask, grid) for name, mask in masks.items()},
         ptv={name: _label(mask, grid) for name, mask in grown.items()},
         margin_mm=margin_mm,
+        order=grid.with_data(np.asarray(ranking.order, np.float32), kind="scalar"),
     )
 
 

@@ -41,12 +41,15 @@ class Targets:
         `standard`, `trimmed` and `model`; `ptv` is empty if the rule has no PTV margin.
     margin_mm
         Reach of the standard CTV beyond the GTV [mm].
+    order
+        Scalar volume: what ranks the voxels of the model CTV, the higher the earlier; finite in the brain only.
     """
 
     gtv: Volume
     ctv: Mapping[str, Volume]
     ptv: Mapping[str, Volume]
     margin_mm: float
+    order: Volume | None = None
 
     def named(self, phase: str = "") -> dict[str, Volume]:
         """Return the targets by the names of their files and volumes."""
@@ -111,6 +114,8 @@ class Plans:
         the GTV is not one that it was calibrated for.
     ctv_end
         `reach_mm`, `probability` and `density` at the model CTV's last voxel; None where not known.
+    order
+        Scalar volume: what ranks the voxels of the model CTV, the higher the earlier; finite in the brain only.
     """
 
     rule: PlanRule
@@ -138,6 +143,7 @@ class Plans:
     reach: Volume | None = None
     probability: Volume | None = None
     ctv_end: Mapping[str, float | None] = field(default_factory=dict)
+    order: Volume | None = None
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.

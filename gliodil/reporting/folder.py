@@ -19,6 +19,7 @@ from gliodil.data.registration.prepare import Prepared
 from gliodil.data.volume import Volume
 from gliodil.inference.result import Fit
 from gliodil.planning.export import Exported, export_plan
+from gliodil.reporting.ct import write_on_ct
 from gliodil.reporting.figures import save_figures
 from gliodil.reporting.jsonable import read_json, write_json
 from gliodil.reporting.metrics import build_metrics, peak_memory_mb
@@ -27,11 +28,13 @@ from gliodil.reporting.report import render_report
 from gliodil.reporting.viewer import save_viewer
 
 if TYPE_CHECKING:
+    from gliodil.planning.on_ct import PlansOnCT
     from gliodil.planning.plans import Plans
 
 PREPROCESS = "preprocess"
 """Folder of what was made because it was not given."""
-
+CT = "ct"
+"""Folder of what lies on the planning CT."""
 
 PLAN = "plan"
 NOT_FINISHED = {
@@ -107,6 +110,7 @@ def write_plan_folder(
     plans: Plans,
     config: Mapping[str, Any],
     wall_s: float,
+    on_ct: PlansOnCT | None = None,
     truth: Mapping[str, float | None] | None = None,
     truth_density: Volume | None = None,
     comparison: Mapping[str, Any] | None = None,
@@ -128,6 +132,8 @@ def write_plan_folder(
         Every setting of the run, for `provenance.json`.
     wall_s
         Time since the run began, s.
+    on_ct
+        The plans on the planning CT, if there is one; go into `ct/`.
     truth, truth_density
         Scores against the true density, and that density, for simulated patients.
     comparison, other_density
@@ -160,6 +166,7 @@ def write_plan_folder(
                 pool.submit(save_viewer, patient, plans, partial / "figures"),
             ]
             exported = _export(partial, patient, plans, keyholes=keyholes)
+            ct = None if on_ct is None else write_on_ct(partial / CT, patient, on_ct, keyholes=keyholes)
             save_figures(
                 patient,
                 fit,
@@ -186,6 +193,7 @@ def write_plan_folder(
             comparison=comparison,
             exported=exported,
             preprocessing=prepared.record or None if prepared else None,
+            ct=ct,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)

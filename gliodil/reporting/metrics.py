@@ -48,6 +48,7 @@ def build_metrics(
     comparison: Mapping[str, Any] | None = None,
     exported: Exported | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    ct: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -66,8 +67,10 @@ def build_metrics(
         What was written as DICOM and read back, if there was a series to write it on.
     preprocessing
         How brain mask and tissue maps were made, where they were not given.
+    ct
+        What was written on the planning CT (``reporting.ct``), with its `warnings`.
     """
-    notes = () if exported is None else exported.warnings
+    notes = (*(() if exported is None else exported.warnings), *(() if ct is None else ct["warnings"]))
     acceptance = accept(patient, fit, plans, registration=preprocessing)
     if not acceptance.accepted:
         notes = (f"Not accepted: {'; '.join(acceptance.reasons)}.", *notes)
@@ -145,6 +148,8 @@ def build_metrics(
         "organs_excluded": plans.organs_excluded,
         "crossings": None if plans.crossings is None else plans.crossings.to_dict(),
         "dicom": None if exported is None else exported.to_dict(),
+        "frames": [] if patient.planning is None else patient.planning.links.to_records(),
+        "ct": None if ct is None else {key: value for key, value in ct.items() if key != "warnings"},
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
         "comparison": comparison,
         "preprocessing": preprocessing,

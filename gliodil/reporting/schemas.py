@@ -115,6 +115,18 @@ METRICS = {
             "tentorium": Maybe(_CROSSING),
         }
     ),
+    "frames?": List({"source": str, "target": str, "origin": str, "matrix": List(List(NUMBER))}),
+    "ct?": Maybe(
+        {
+            **dict.fromkeys(("series", "origin"), str),
+            **dict.fromkeys(("shift_mm", "angle_deg"), NUMBER),
+            **dict.fromkeys(("spread_mm", "difference_mm"), Maybe(NUMBER)),
+            "drawn_on_ct": bool,
+            "volumes_ml": Each(NUMBER),
+            "equal_volume_voxel_difference": int,
+            "dicom": {"files": List(str), "structures": Each(_TRIP)},
+        }
+    ),
     "dicom?": Maybe({"files": List(str), "structures": Each(_TRIP)}),
     "truth": Maybe(Each(Maybe(NUMBER))),
     "comparison?": Maybe(

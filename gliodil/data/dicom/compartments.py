@@ -73,4 +73,4 @@ def label_map(masks: Mapping[str, Volume], convention: LabelConvention) -> Volum
                     remedy="leave --labels out, or name another convention",
                 )
             labels[mask.data != 0] = values[0]
-    return Volume(labels, grid.affine, kind="label", path=grid.path)
+    return Volume(labels, grid.affine, kind="label", path=grid.path, frame=grid.frame)

@@ -83,7 +83,7 @@ def find_inputs(folder: Path, *, given: Collection[str], taken: Iterable[Series]
             continue
         unused += [series for series in fitting if series not in candidates]
         if len(candidates) > 1:
-            raise _ambiguous(role, candidates, folder)
+            raise ambiguous(role, candidates, folder)
         if candidates:
             roles[role] = candidates[0]
     planning = {role: tuple(s for s in free if s.role == role) for role in PLANNING_ROLES}
@@ -155,7 +155,7 @@ def series_at(path: Path, role: str) -> Series:
     if len(found) > 1:
         found = [series for series in found if series.problem is None] or found
     if len(found) > 1:
-        raise _ambiguous(role, found, folder)
+        raise ambiguous(role, found, folder)
     return found[0]
 
 
@@ -185,7 +185,8 @@ def standing(series: Series) -> str:
     return f"looks like {series.role}" if series.role else "no known role"
 
 
-def _ambiguous(role: str, candidates: list[Series], folder: Path) -> InputError:
+def ambiguous(role: str, candidates: list[Series], folder: Path, *, more: str = "") -> InputError:
+    """Return the error that lists the series that could fill one role, and how to choose."""
     kind = "segmentations" if role == "seg" else "series"
     lines = [f"{series.name}, {_size(series)}: {_below(series.files[0], folder)}" for series in candidates]
     indent = "\n" + " " * 12
@@ -194,7 +195,7 @@ def _ambiguous(role: str, candidates: list[Series], folder: Path) -> InputError:
         file=folder,
         expected=f"one {role} image",
         found=indent + indent.join(lines),
-        remedy=f"choose one with --{role} PATH, PATH being any file of it as listed above"
+        remedy=f"choose one with --{role} PATH, PATH being any file of it as listed above{more}"
         if len({series.files[0] for series in candidates}) > 1
         else "export the images you mean as a series of their own",
     )

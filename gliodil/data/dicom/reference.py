@@ -82,8 +82,10 @@ class Reference:
 
     @property
     def slice_distance(self) -> float:
-        """Distance between neighbouring slices [mm]."""
-        return float(np.linalg.norm(self.affine[:3, 2]))
+        """Distance between neighbouring slices along their normal [mm]."""
+        normal = np.cross(*self.steps)
+        step = _slice_step(self.headers[0], self.positions, self.steps)
+        return float(abs(step @ normal) / np.linalg.norm(normal))
 
     @property
     def frame_of_reference(self) -> str:
@@ -235,7 +237,7 @@ def _slice_step(
 
 
 def _check_stack(reference: Reference, path: Path) -> None:
-    """Refuse gaps, doubles and shear: slices must stand on one line along the normal, equally far apart."""
+    """Refuse gaps and doubles, and shear unless a tilted CT gantry made it: slices must be equally far apart."""
     normal = np.cross(*reference.steps)
     normal = normal / np.linalg.norm(normal)
     heights = (reference.positions - reference.positions[0]) @ normal
@@ -251,6 +253,9 @@ def _check_stack(reference: Reference, path: Path) -> None:
             remedy="name every image of the series once, without gaps",
         )
     drift = reference.positions - reference.positions[0] - heights[:, None] * normal
+    if str(reference.headers[0].get("Modality", "")) == "CT":  # stacked along a line that leaves the normal
+        first, last = reference.positions[[0, -1]]
+        drift = reference.positions - np.linspace(first, last, len(heights))
     aside = float(np.linalg.norm(drift, axis=1).max())
     if aside > max(TOLERANCE_MM, 1e-3 * heights[-1]):
         raise GeometryError(

@@ -208,7 +208,7 @@ def _filled(planes: Mapping[int, list[Points]], axis: int, grid: Volume, path: P
     view = np.moveaxis(mask, axis, 2)
     for plane, loops in planes.items():
         view[:, :, plane] = fill(loops, (view.shape[0], view.shape[1]))
-    return Volume(mask, grid.affine, kind="label", path=path)
+    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame)
 
 
 def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:
