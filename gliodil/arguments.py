@@ -98,6 +98,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="the clinic's DICOM registration of MR and CT (default: those in PATIENT, else the product's own); may be "
         "repeated",
     )
+    plan.add_argument(
+        "--same-patient",
+        action="store_true",
+        help="the DICOM objects are one person's although their PatientIDs differ (otherwise refused)",
+    )
     plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")
     plan.add_argument(
         "--labels",

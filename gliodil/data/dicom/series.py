@@ -67,6 +67,8 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
+    patient_id: str = ""
+    """PatientID, "" if none is stated; compared, never shown."""
 
     @property
     def name(self) -> str:
@@ -271,7 +273,8 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        return Series(uid, shown, called, text(header, "Modality").upper(), role_of(header), files, **more)
+        modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
+        return Series(uid, shown, called, modality, role_of(header), files, patient_id=owner, **more)
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
@@ -283,6 +286,17 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
+    for keyword, meaning in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
+        if len(values := {text(header, keyword) for _, header in members} - {""}) > 1:
+            problem: InputError = GeometryError(
+                f"Files of {len(values)} {meaning} are mixed in {name}.",
+                file=files[0],
+                expected=f"one of the {meaning} per series",
+                found=f"{len(values)} under one SeriesInstanceUID",
+                remedy="keep each in a folder of its own, or export the series again",
+            )
+            yield make(called, files, problem=problem)
+            return
     tilted = text(header, "Modality").upper() == "CT"
     try:
         frames = [frame for path, header in members for frame in frames_of(header, path, name)]
