@@ -62,6 +62,7 @@ def test_what_is_no_rigid_registration_is_refused(
     assert says in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 @pytest.mark.parametrize("numbers", [["nan"] * 16, ["1"] * 12, ["1", "0", "0", "0"] * 4])
 def test_a_damaged_matrix_is_refused(tmp_path: Path, numbers: list[str]) -> None:
     path = write_reg(tmp_path / "reg.dcm", CT_FRAME, [(MR_FRAME, [MR_TO_CT])])
