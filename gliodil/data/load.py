@@ -16,11 +16,11 @@ from gliodil.data.barriers import resample_sheets
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
+from gliodil.data.frames import FrameGraph, Link
+from gliodil.data.identity import Owned, carried, require_one_patient
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
-from gliodil.data.frames import FrameGraph, Link
-from gliodil.data.identity import Owned, carried, require_one_patient
 from gliodil.data.planning_ct import PlanningCT, choose_ct, registrations, related
 from gliodil.data.rim_filling import fill_rims
 from gliodil.data.segmentation import read_mask, read_segmentation
@@ -62,6 +62,8 @@ class ChosenInputs:
     """The planning CT, if there is one."""
     graph: FrameGraph = field(default_factory=FrameGraph)
     """How frames of reference lie to each other, by the clinic's registration objects."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """What structures are, by name, where the user says it."""
     to_align: bool = False
     """Whether images are registered later: coordinates of other frames then only have to be near."""
 
@@ -86,6 +88,7 @@ def choose_inputs(
     reg: Sequence[Path] = (),
     register: bool = False,
     same_patient: bool = False,
+    parts: Mapping[str, str] | None = None,
 ) -> ChosenInputs:
     """Return what to read from a folder and from named files, which take precedence.
 
@@ -175,6 +178,7 @@ def choose_inputs(
         tuple(warnings),
         planning,
         graph,
+        parts or {},
         register,
     )
 
@@ -186,7 +190,9 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     planning = inputs.planning
     cts = () if planning is None else (planning.series,)
     candidates = (*inputs.series.values(), *cts, *inputs.others)
-    read = read_segmentation(files["seg"], labels=labels, series=candidates, image=image)
+    read = read_segmentation(
+        files["seg"], labels=labels, series=candidates, image=image, graph=inputs.graph, parts=inputs.parts
+    )
     segmentation, warnings = read.volume, list(read.notes)
     if read.convention is None and labels is None:
         convention, notes = detect_convention(segmentation)

@@ -236,6 +236,7 @@ def load_patient(
     reg: Sequence[Path | str] = (),
     register: bool = False,
     same_patient: bool = False,
+    parts: Mapping[str, str] | None = None,
 ) -> Patient:
     """Read a patient from a folder of NIfTI files or DICOM series, from named files, or from both.
 
@@ -267,6 +268,9 @@ def load_patient(
         otherwise they are refused or, where they would only be shown, left out.
     same_patient
         States that all is one person's although PatientIDs differ.
+    parts
+        What structures of an RTSTRUCT or segments of a SEG are, by name: `core`, `enhancing`, `necrotic`, `oedema`,
+        `cavity` or `ignore`. The others are told by their names.
 
     Raises
     ------
@@ -287,6 +291,7 @@ def load_patient(
             reg=[Path(path) for path in reg],
             register=register,
             same_patient=same_patient,
+            parts=parts,
         )
         loaded = load_volumes(chosen, labels=labels)
     except GliodilError as error:

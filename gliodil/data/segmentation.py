@@ -174,7 +174,9 @@ def _from_structures(
                 first = masks[0].volume
                 link = graph.require(mask.frame, first.frame, what=f"structure {name!r}", file=path)
                 mask = carry_labels(mask, first, link.matrix)
-                notes.append(f"{path.name}: {name} carried to the frame of {masks[0].name} by the clinic's registration")
+                notes.append(
+                    f"{path.name}: {name} carried to the frame of {masks[0].name} by the clinic's registration"
+                )
             masks.append(NamedMask(name, mask))
     if not meanings.state_a_tumour(mask.name for mask in masks):
         raise LabelError(
@@ -185,7 +187,10 @@ def _from_structures(
             remedy="export the contours with the structures",
         )
     grid = masks[0].volume
-    masks = [mask if mask.volume.same_grid(grid) else NamedMask(mask.name, mask.volume.resample_to(grid)) for mask in masks]
+    masks = [
+        mask if mask.volume.same_grid(grid) else NamedMask(mask.name, mask.volume.resample_to(grid))
+        for mask in masks
+    ]
     convention = NAMED_COMPARTMENTS if labels is None else get_convention(labels)
     notes.append(meanings.said(path, names))
     return ReadSegmentation(label_map(masks, convention, meanings), convention, tuple(notes))
@@ -211,7 +216,9 @@ def _grid(
     for entry in fitting:
         if entry.uid in named and entry.stack is not None:
             return entry.volume(), []
-    known = [entry for entry in fitting if entry.stack is not None and entry.frame_of_reference == frame and frame]
+    known = [
+        entry for entry in fitting if entry.stack is not None and entry.frame_of_reference == frame and frame
+    ]
     if known:
         return known[0].volume(), [
             f"{path.name}: the series it was drawn on is missing; placed on {known[0].name}"
@@ -222,6 +229,6 @@ def _grid(
         expected="the series it was drawn on, or one in its frame of reference",
         found=f"frame {frame or 'not stated'}; the series are "
         + ", ".join(f"{entry.name} in frame {entry.frame_of_reference or 'not stated'}" for entry in series),
-        remedy="add the series it was drawn on to the folder, with the clinic's registration object (--reg FILE) if it lies "
-        "in another frame than the images",
+        remedy="add the series it was drawn on to the folder, with the clinic's registration object (--reg FILE) if it "
+        "lies in another frame than the images",
     )

@@ -23,9 +23,7 @@ _PATTERNS = {
         r"resektion\w*|resezione|reseccion|(tumou?r|tumor|op|surgical|resection) ?(bed|bett)|tumou?rbed|tumorbett|"
         r"lit (tumoral|operatoire)|lecho (tumoral|quirurgico)|letto (tumorale|operatorio)|полость"
     ),
-    "necrotic": (
-        r"necro\w*|nekro\w*|ncr|net|non ?enhanc\w*|nicht ?(kontrastmittel)?aufnehmend\w*|некроз\w*"
-    ),
+    "necrotic": (r"necro\w*|nekro\w*|ncr|net|non ?enhanc\w*|nicht ?(kontrastmittel)?aufnehmend\w*|некроз\w*"),
     "oedema": (
         r"(peritumou?ral|tumou?r|perifokal)?(o?edema|oedem|odem|odeem|oedeem|oedeme|edeme|edem)(s|e|es|a)?|ed|snfh|wt|"
         r"(whole|total|entire|gesamt|ganzer|complete) ?(tumou?r|lesion)|tumeur (totale|entiere)|tumore (totale|intero)|"
@@ -69,5 +67,7 @@ def compartment_of(name: str) -> str | None:
 def _plain(name: str) -> str:
     """Return a name in lower case without accents, words of mixed case parted: `NonTumor` -> `non tumor`."""
     parted = re.sub(r"(?<=[a-zà-ÿ])(?=[A-ZÀ-Þ])", " ", name)
-    folded = unicodedata.normalize("NFKD", parted.lower().replace("œ", "oe").replace("æ", "ae").replace("ø", "o"))
+    folded = unicodedata.normalize(
+        "NFKD", parted.lower().replace("œ", "oe").replace("æ", "ae").replace("ø", "o")
+    )
     return "".join(letter for letter in folded if not unicodedata.combining(letter))

@@ -286,23 +286,22 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
-    for keyword, meaning in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
-        if len(values := {text(header, keyword) for _, header in members} - {""}) > 1:
-            problem: InputError = GeometryError(
-                f"Files of {len(values)} {meaning} are mixed in {name}.",
-                file=files[0],
-                expected=f"one of the {meaning} per series",
-                found=f"{len(values)} under one SeriesInstanceUID",
-                remedy="keep each in a folder of its own, or export the series again",
-            )
-            yield make(called, files, problem=problem)
-            return
+    if len({text(header, "PatientID") for _, header in members} - {""}) > 1:
+        problem: InputError = InputError(
+            f"Files of several patients are mixed in {name}.",
+            file=files[0],
+            expected="one patient per series",
+            found="several PatientIDs under one SeriesInstanceUID",
+            remedy="keep each patient in a folder of their own, or export the series again",
+        )
+        yield make(called, files, problem=problem)
+        return
     tilted = text(header, "Modality").upper() == "CT"
     try:
         frames = [frame for path, header in members for frame in frames_of(header, path, name)]
         parts = separate(frames)
-    except GeometryError as problem:
-        yield make(called, files, problem=problem)
+    except GeometryError as irregular:
+        yield make(called, files, problem=irregular)
         return
     for label, part in parts:
         title = f"{called} ({label})".strip() if label else called
