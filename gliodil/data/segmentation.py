@@ -192,7 +192,9 @@ def _from_structures(
         for mask in masks
     ]
     convention = NAMED_COMPARTMENTS if labels is None else get_convention(labels)
-    notes.append(meanings.said(path, names))
+    read_names = {mask.name for mask in masks}
+    told = [name for name in names if name in read_names or meanings.of(name) is None]
+    notes.append(meanings.said(path, told))
     return ReadSegmentation(label_map(masks, convention, meanings), convention, tuple(notes))
 
 

@@ -45,6 +45,11 @@ class Loop:
     points: Points
     parity: bool = False
 
+    @property
+    def encloses(self) -> bool:
+        """Whether it has points enough to enclose anything."""
+        return len(self.points) >= 3
+
 
 @dataclass(frozen=True)
 class Structures:
@@ -77,8 +82,17 @@ def read_structures(path: Path | str, grid: Volume, *, names: Collection[str]) -
     """
     path = Path(path)
     contours = _contours(path, None, names)
-    notes = [f"{path.name}: {name} is empty" for name, loops in contours.items() if not loops]
-    wanted = {name: loops for name, loops in contours.items() if loops}
+    wanted, notes = {}, []
+    for name, loops in contours.items():
+        drawn = [one for one in loops if one.encloses]
+        if not drawn:
+            notes.append(f"{path.name}: {name} is empty")
+            continue
+        wanted[name] = drawn
+        if lost := len(loops) - len(drawn):
+            notes.append(
+                f"{path.name}: {lost} contours of {name} have no points; their slices may lack a part"
+            )
     if not wanted:
         return Structures({}, tuple(notes))
     index = {
@@ -128,7 +142,10 @@ def read_rtstruct(
         If pydicom is not installed.
     """
     path = Path(path)
-    contours = _contours(path, frame_of_reference, names)
+    contours = {
+        name: [one for one in loops if one.encloses]
+        for name, loops in _contours(path, frame_of_reference, names).items()
+    }
     wanted = [name for name, loops in contours.items() if loops or names is not None]
     if not wanted:
         raise LabelError(
@@ -155,9 +172,11 @@ def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
     areas = {}
     for name, loops in _contours(Path(path), None, None).items():
         vectors = [
-            np.cross(p := one.points - one.points[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2 for one in loops
+            np.cross(p := one.points - one.points[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2
+            for one in loops
+            if one.encloses
         ]
-        areas[name] = (len(loops), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
+        areas[name] = (len(vectors), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
     return areas
 
 
@@ -221,13 +240,12 @@ def _loops(entry: Any) -> list[Loop]:
     loops = []
     for contour in entry.get("ContourSequence") or ():
         kind = str(contour.ContourGeometricType).strip()
-        if kind not in AREAS or contour.get("ContourData") is None:
+        if kind not in AREAS:
             continue
-        points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
+        points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
             raise MisplacedError("a contour with a point that is nowhere")
-        if len(points) >= 3:  # fewer enclose nothing
-            loops.append(Loop(points, kind == "CLOSEDPLANAR_XOR"))
+        loops.append(Loop(points, kind == "CLOSEDPLANAR_XOR"))
     return loops
 
 
