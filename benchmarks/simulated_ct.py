@@ -24,7 +24,7 @@ AIR, FAT, SOFT, BONE, FLUID, WHITE, GREY = -1000.0, -80.0, 40.0, 800.0, 8.0, 29.
 
 @dataclass(frozen=True)
 class Scan:
-    """How a CT was taken, lengths in mm: voxel size, extent along z, its middle above the brain's centre, tilt, noise."""
+    """How a CT was taken, lengths in mm: voxel size, extent along z, its middle over the brain's, tilt, noise."""
 
     pixel_mm: float
     slice_mm: float
@@ -71,8 +71,8 @@ def planning_ct(
     motion
         T: world mm of the MR to world mm of the CT.
     """
-    n = int(round(300 / scan.pixel_mm))
-    slices = int(round(scan.extent_mm / scan.slice_mm))
+    n = round(300 / scan.pixel_mm)
+    slices = round(scan.extent_mm / scan.slice_mm)
     middle = motion[:3, :3] @ centre + motion[:3, 3]
     affine = np.diag([scan.pixel_mm, scan.pixel_mm, scan.slice_mm, 1.0])
     affine[1, 2] = np.tan(np.radians(scan.tilt_deg)) * scan.slice_mm

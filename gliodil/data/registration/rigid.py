@@ -2,13 +2,13 @@
 
     I(A) = Σ_ij p_ij log(p_ij / (p_i p_j)),    p: joint histogram of one image and the other seen through A
 
-(Mattes et al. 2003, as in SimpleITK), over the cells that both show under the present A. The image that shows less of the
-head is the fixed one: cells of the other that it cannot show would pull. Coordinates are in units of HEAD_MM, so that a
-radian and a unit of shift move a head about as far, and limited-memory BFGS needs no other scales.
+(Mattes et al. 2003, as in SimpleITK), over the cells that both show under the present A. The image that shows less of
+the head is the fixed one: cells of the other that it cannot show would pull. Coordinates are in units of HEAD_MM, so
+that a radian and a unit of shift move a head about as far, and limited-memory BFGS needs no other scales.
 
-1. On cells of 6 mm the search starts from the coordinates as they are and from the centres of mass on each other, upright
-   and shifted along the body, turned by 20° about each axis.
-2. The best three, of different places, are refined at 4 and 3 mm. The best of them is the answer.
+1. On cells of 6 mm the search starts from the coordinates as they are and from the centres of mass on each other,
+   upright and shifted along the body, turned by 20° about each axis.
+2. The best three, of different places, are refined at 4 mm, and the best of those at 3 mm: the answer.
 3. It counts if the three agree at the target to SPREAD_MM and at least half of the target is seen: agreement of several
    starts is what tells a good answer from a bad one, the value of I is not. Otherwise it is refused.
 
@@ -138,9 +138,11 @@ def align_rigidly(
     kept += tried[1 : 1 + REFINED - len(kept)]  # where all ended in one place they agree
     if not kept:
         raise _too_little(image, name, SMALLEST_START)
-    refined = [levels[FINE_MM].search(levels[MIDDLE_MM].search(matrix)[0]) for matrix, _ in kept]
-    best, information = max(refined, key=lambda answer: answer[1])
-    spread = max(between(best, matrix) for matrix, _ in refined)
+    refined = [levels[MIDDLE_MM].search(matrix) for matrix, _ in kept]
+    middle = max(refined, key=lambda answer: answer[1])[0]
+    spread = max(between(middle, matrix) for matrix, _ in refined)
+    best, information = levels[FINE_MM].search(middle)
+    spread = max(spread, between(middle, best))
     still = np.eye(4)
     if (
         levels[FINE_MM].shared(still) >= SMALLEST_OVERLAP
@@ -161,7 +163,7 @@ def align_rigidly(
         )
     centre = points.mean(axis=0)
     if target is not None or swapped:  # the points are the image's: where they are in the reference
-        centre = _moved(np.linalg.inv(matrix), centre)
+        centre = _moved(np.asarray(np.linalg.inv(matrix)), centre)
     shift = float(np.linalg.norm(_moved(matrix, centre) - centre))
     angle = float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1))))
     transform = Transform(matrix, GridGeometry.of(reference), GridGeometry.of(image))
@@ -184,21 +186,25 @@ class _Head:
         low, high = HOUNSFIELD if lowest < -500 else np.percentile(data, (1.0, 99.5))
         if not high > low:
             low, high = lowest, highest
-        self.image = image.with_data(np.clip(data - low, 0, high - low), kind="scalar")
+        even = image.with_data(np.clip(data - low, 0, high - low), kind="scalar")
         step = [max(1, round(3.0 / s)) for s in image.spacing]
         part = tuple(slice(None, None, k) for k in step)
-        head = np.asarray(self.image.data[part] > 0.1 * (high - low))
+        head = np.asarray(even.data[part] > 0.1 * (high - low))
         opened = ndimage.binary_opening(head)
         head = opened if opened.any() else head if head.any() else np.ones_like(head)
         corners = np.argwhere(head)
-        self.region = np.zeros(image.shape, bool)
+        region = np.zeros(image.shape, bool)
         low_corner, high_corner = corners.min(axis=0) * step, (corners.max(axis=0) + 1) * step
-        self.region[tuple(slice(a, b) for a, b in zip(low_corner, high_corner, strict=True))] = True
+        region[tuple(slice(a, b) for a, b in zip(low_corner, high_corner, strict=True))] = True
         self.points: Points = image.to_world(corners[:: max(1, len(corners) // 2000)] * step)
         self.volume_ml = len(corners) * float(np.prod(step)) * image.voxel_volume_ml
-        weight = np.asarray(self.image.data[part], np.float64) * head
-        at = np.argwhere(head) * step
-        self.centre = image.to_world((at * weight[head][:, None]).sum(axis=0) / max(weight[head].sum(), 1e-9))
+        weight = np.asarray(even.data[part], np.float64)[head]
+        self.centre: Points = image.to_world(
+            (corners * step * weight[:, None]).sum(axis=0) / max(weight.sum(), 1e-9)
+        )
+        grid = working_grid(image, region, spacing_mm=FINE_MM, margin_mm=5.0)
+        self.fine = coarse(even, grid)
+        self.seen = image.with_data(np.ones(image.shape, np.uint8), kind="label").resample_to(grid)
 
 
 class _Level:
@@ -206,11 +212,14 @@ class _Level:
 
     def __init__(self, sitk: Any, fixed: _Head, moving: _Head, spacing_mm: float) -> None:
         self._sitk = sitk
-        self._images, self._masks, self._cells = [], [], []
+        self._images: list[Any] = []
+        self._masks: list[Any] = []
+        self._cells: list[Volume] = []
         for head in (fixed, moving):
-            grid = working_grid(head.image, head.region, spacing_mm=spacing_mm, margin_mm=5.0)
-            seen = head.image.with_data(np.ones(head.image.shape, np.uint8), kind="label").resample_to(grid)
-            self._images.append(_in_units(sitk, coarse(head.image, grid), np.float32))
+            whole = np.ones(head.fine.shape, bool)
+            grid = working_grid(head.fine, whole, spacing_mm=spacing_mm, margin_mm=0.0)
+            seen = head.seen.resample_to(grid)
+            self._images.append(_in_units(sitk, coarse(head.fine, grid), np.float32))
             self._masks.append(_in_units(sitk, seen, np.uint8))
             self._cells.append(seen)
         self._centre = fixed.centre
@@ -296,7 +305,8 @@ def _overlap(
 ) -> float:
     """Return the share of the target that the other image shows; `matrix`: reference to image."""
     of_image = stated or swapped
-    onto, there = (reference, np.linalg.inv(matrix)) if of_image else (image, matrix)
+    onto = reference if of_image else image
+    there = np.asarray(np.linalg.inv(matrix)) if of_image else matrix
     index = onto.to_index(_moved(there, points))
     inside = (index > -0.5) & (index < np.asarray(onto.shape) - 0.5)
     return float(inside.all(axis=1).mean())
