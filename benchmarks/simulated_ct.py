@@ -77,7 +77,7 @@ def planning_ct(
     affine = np.diag([scan.pixel_mm, scan.pixel_mm, scan.slice_mm, 1.0])
     affine[1, 2] = np.tan(np.radians(scan.tilt_deg)) * scan.slice_mm
     corner = np.array([(n - 1) / 2, (n - 1) / 2, (slices - 1) / 2])
-    affine[:3, 3] = middle + [0, 0, scan.middle_mm] - affine[:3, :3] @ corner
+    affine[:3, 3] = middle + np.array([0, 0, scan.middle_mm]) - affine[:3, :3] @ corner
     moved = resample(
         head.data - AIR, motion @ head.affine, onto_affine=affine, onto_shape=(n, n, slices), linear=True
     )
