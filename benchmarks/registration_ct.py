@@ -110,7 +110,7 @@ def _pose(pose: int, t1: Volume, head: Volume, points: np.ndarray) -> dict[str, 
     mr = _scanned(t1, affine, slices, round(thick))
     index = mr.to_index(points)
     seen = points[((index > -0.5) & (index < np.asarray(mr.shape) - 0.5)).all(axis=1)]
-    what = f"MR {extent:.0f} mm of {thick:g} mm, CT {scan.extent_mm:.0f} mm of {scan.slice_mm:g} mm, tilt {scan.tilt_deg:g}°"
+    what = f"MR {extent:.0f} of {thick:g} mm, CT {scan.extent_mm:.0f} of {scan.slice_mm:g} mm, tilt {scan.tilt_deg:g}°"
     row: dict[str, Any] = {"pose": pose, "what": what, "refused": "", "error_mm": None, "spread_mm": None}
     started = time.process_time()
     try:
@@ -171,8 +171,8 @@ def follow_up(data: Path) -> int:
     ours, theirs = (_correlation(reference, image, one) for one in (matrix, as_given))
     shown = labels.carried(as_given, "").resample_to(known).data != 0
     print(
-        f"follow-up of 01: {found.shift_mm:.1f} mm, {found.angle_deg:.1f}°, spread {found.spread_mm:.2f} mm; Dice of masks "
-        f"dilated by a voxel {dice:.3f}\n  the images correlate by {ours:.3f} so, by {theirs:.3f} under the motion that "
+        f"follow-up of 01: {found.shift_mm:.1f} mm, {found.angle_deg:.1f}°, spread {found.spread_mm:.2f} mm; Dice of "
+        f"masks dilated by a voxel {dice:.3f}\n  the images correlate by {ours:.3f} so, by {theirs:.3f} under the motion that "
         f"takes the labels onto the given ones (Dice {_dice(shown, there):.3f}), by "
         f"{_correlation(reference, image, np.eye(4)):.3f} unmoved"
     )
