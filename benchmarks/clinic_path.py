@@ -4,14 +4,14 @@
     python benchmarks/clinic_path.py --only reg-ct tilted-reg-mr
     python benchmarks/clinic_path.py --keep DIR        keep inputs and results
 
-A head is drawn from ellipsoids at 1 mm: brain, CSF, bone with an opening, skin, an ear's worth of asymmetry; the tumour is
-an ellipsoid that stands as a formula, so that the truth has no voxels. Both images show it, each in its own frame of
-reference and on its own slices. The result is read by this file alone (pydicom, polygons, own rasterisation) and by
-rt-utils and dcmrtstruct2nii where they are installed.
+A head is drawn from ellipsoids: brain, ventricles, bone with an opening, skin, one ear; the tumour is a ball that stands
+as a formula, so that the truth has no voxels. Both images show it, each in its own frame of reference and on its own
+slices. The result is read by this file alone (pydicom, polygons, own rasterisation), and by rt-utils and
+dcmrtstruct2nii where they are installed.
 
-Faults (exit code 1): a contour of the GTV off the truth by more than half a pixel of the CT on average, or by more than the
-larger of the two images' slice distances anywhere; a contour that is on no slice of the CT; another frame of reference; model and
-standard CTV that enclose different volumes; a foreign reader that finds another mask.
+Faults (exit code 1): contours of the GTV off the truth by more than half a pixel of the CT on average, or by more than
+the larger slice distance anywhere; a contour on no slice of the CT; another frame of reference; model and standard CTV
+that enclose different volumes; a foreign reader that finds another mask.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from gliodil.data import Volume, write_nifti
 MR_TO_CT = rigid(9.0, (13.0, -21.0, 34.0), (0.5, -0.3, 1.0))
 CENTRE = np.array([27.0, -14.0, 18.0])
 RADIUS = 15.0
-MR_SPACING, CT_SPACING = (1.0, 1.0, 1.2), (1.0, 1.0, 2.0)
+MR_SPACING, CT_SPACING = (1.5, 1.5, 1.5), (1.2, 1.2, 2.0)
 TILT = 0.3
 
 Points = NDArray[np.float64]
@@ -145,7 +145,7 @@ def make(folder: Path, way: Way) -> list[str]:
         kind = "label" if role == "brain" else "scalar"
         write_nifti(Volume(data, affine, kind=kind), folder / "P" / f"{role}.nii.gz")
     middle = (link @ [0, 0, 0, 1])[:3]
-    ct_shape, ct_affine = geometry(CT_SPACING, (230, 250, 200), middle + (4, -6, 5), way.tilt)
+    ct_shape, ct_affine = geometry(CT_SPACING, (230, 250, 200), middle + np.array([4, -6, 5]), way.tilt)
     ct = on_grid(ct_shape, ct_affine, np.linalg.inv(link), 2)
     ct_series = write_series(
         folder / "P" / "CT", ct["hu"], ct_affine, modality="CT", description="planning CT", number=7,
@@ -200,6 +200,16 @@ def rasterised(loops: Sequence[Points], headers: Sequence[pydicom.Dataset]) -> N
     return mask
 
 
+def ball_mask(headers: Sequence[pydicom.Dataset], centre: Points) -> NDArray[np.bool_]:
+    """Return the tumour (centre: LPS mm) on the slices of an axial series, (columns, rows, slices)."""
+    x, y = np.indices((headers[0].Columns, headers[0].Rows))
+    planes = []
+    for header in headers:
+        place, (dy, dx) = np.array(header.ImagePositionPatient, float) - centre, header.PixelSpacing
+        planes.append((place[0] + dx * x) ** 2 + (place[1] + dy * y) ** 2 + place[2] ** 2 <= RADIUS**2)
+    return np.stack(planes, axis=-1)
+
+
 def faults(folder: Path, way: Way) -> tuple[dict[str, float], list[str]]:
     """Return figures of a result, and what is wrong with it."""
     link = np.eye(4) if way.same else MR_TO_CT
@@ -244,11 +254,9 @@ def faults(folder: Path, way: Way) -> tuple[dict[str, float], list[str]]:
         wrong.append(f"a contour {error.max():.2f} mm off")
     if masks["CTV model"].sum() != masks["CTV standard"].sum():
         wrong.append("CTVs of different volumes")
-    wrong += [
-        f"{reader}: {said}"
-        for reader, read in READERS.items()
-        if (said := read(folder, masks)) not in ("", ABSENT)
-    ]
+    for reader, read in READERS.items():
+        if (said := read(folder, masks)) not in ("", ABSENT):
+            wrong.append(f"{reader}: {said}")
     metrics = json.loads((folder / "out" / "metrics.json").read_text())
     return {
         "mean": float(error.mean()),
@@ -280,13 +288,8 @@ def dcmrtstruct2nii(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> str:
         return ABSENT
     import nibabel as nib
 
-    out = folder / "foreign"
-    convert(
-        str(folder / "out" / "ct" / "rtstruct.dcm"),
-        str(folder / "P" / "CT"),
-        str(out),
-        convert_original_dicom=False,
-    )
+    out, path = folder / "foreign", folder / "out" / "ct" / "rtstruct.dcm"
+    convert(str(path), str(folder / "P" / "CT"), str(out), convert_original_dicom=False)
     read = {
         name: np.asarray(nib.load(out / f"mask_{name.replace(' ', '-')}.nii.gz").dataobj) > 0
         for name in masks
