@@ -98,6 +98,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="the clinic's DICOM registration of MR and CT (default: those in PATIENT, else the product's own); may be "
         "repeated",
     )
+    plan.add_argument(
+        "--roi",
+        type=_part,
+        action="append",
+        default=[],
+        metavar="NAME=PART",
+        help="what a structure or segment is: core, enhancing, necrotic, oedema, cavity or ignore (default: told from "
+        "its name); may be repeated",
+    )
+    plan.add_argument(
+        "--same-patient",
+        action="store_true",
+        help="the DICOM objects are one person's although their PatientIDs differ (otherwise refused)",
+    )
     plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")
     plan.add_argument(
         "--labels",
@@ -213,6 +227,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _organ(text: str) -> tuple[str, Path]:
     name, file = _named(text, "brainstem=bs.nii.gz")
     return name, Path(file)
+
+
+def _part(text: str) -> tuple[str, str]:
+    name, sign, part = text.rpartition("=")
+    if not (name.strip() and sign and part.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PART, as in 'Boost volume=core'")
+    return name, part.strip()
 
 
 def _density(text: str) -> tuple[str, str]:

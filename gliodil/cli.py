@@ -93,6 +93,9 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
         tissue_source=arguments.tissue_source,
         ct=arguments.ct,
         reg=arguments.reg,
+        register=arguments.register,
+        same_patient=arguments.same_patient,
+        parts=dict(arguments.roi),
     )
     organs = load_organs(arguments.oar, patient)
     density = None if arguments.density is None else read_density(arguments.density)

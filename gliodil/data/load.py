@@ -5,8 +5,8 @@ choose files -> read segmentation -> labels -> read the others -> onto the segme
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from gliodil.data.barriers import resample_sheets
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
+from gliodil.data.frames import FrameGraph, Link
+from gliodil.data.identity import Owned, carried, require_one_patient
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
-from gliodil.data.planning_ct import PlanningCT, choose_ct, related
+from gliodil.data.planning_ct import PlanningCT, choose_ct, registrations, related
 from gliodil.data.rim_filling import fill_rims
 from gliodil.data.segmentation import read_mask, read_segmentation
 from gliodil.data.shapes import carry_labels
@@ -58,6 +60,12 @@ class ChosenInputs:
     warnings: tuple[str, ...]
     planning: PlanningCT | None = None
     """The planning CT, if there is one."""
+    graph: FrameGraph = field(default_factory=FrameGraph)
+    """How frames of reference lie to each other, by the clinic's registration objects."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """What structures are, by name, where the user says it."""
+    to_align: bool = False
+    """Whether images are registered later: coordinates of other frames then only have to be near."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,15 @@ def choose_inputs(
     *,
     ct: Path | None = None,
     reg: Sequence[Path] = (),
+    register: bool = False,
+    same_patient: bool = False,
+    parts: Mapping[str, str] | None = None,
 ) -> ChosenInputs:
     """Return what to read from a folder and from named files, which take precedence.
 
     NIfTI files take precedence over DICOM series of the folder. `ct` and `reg` name the planning CT and the clinic's
-    registration objects, see ``planning_ct.choose_ct``.
+    registration objects, see ``planning_ct.choose_ct``; `register` says that images are aligned later, `same_patient`
+    that all is one person's whatever the identifiers.
     """
     if unknown := sorted(set(files) - set(FILE_ROLES)):
         raise InputError(
@@ -148,13 +160,26 @@ def choose_inputs(
         warnings.append("files with unknown role are not used: " + _listing(left, folder))
     if left := [path for path in found.outputs if path.resolve() not in by_file]:
         warnings.append("plans and predictions in the folder are not used: " + _listing(left, folder))
-    warnings += _other_frames({role: series[role] for role in IMAGE_ROLES if role in series})
+    used = {role: series[role] for role in IMAGE_ROLES if role in series}
+    owned = [Owned.of_series(role, one) for role, one in used.items()]
+    owned += [] if planning is None else [Owned.of_series("planning CT", planning.series)]
+    owned += [Owned.of_file(role, path) for role, path in chosen.items() if role not in used]
+    require_one_patient(owned, stated=same_patient)
+    graph = registrations(reg, found_ct.get("reg", ()))
+    if not register:
+        for role, note in _unrelated(used, graph, needed=("pet", *named)).items():
+            warnings.append(note)
+            others += (used.pop(role),)
+            del chosen[role]
     return ChosenInputs(
         {role: chosen[role] for role in FILE_ROLES if role in chosen},
-        {role: series[role] for role in IMAGE_ROLES if role in series},
+        used,
         others,
         tuple(warnings),
         planning,
+        graph,
+        parts or {},
+        register,
     )
 
 
@@ -165,7 +190,9 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     planning = inputs.planning
     cts = () if planning is None else (planning.series,)
     candidates = (*inputs.series.values(), *cts, *inputs.others)
-    read = read_segmentation(files["seg"], labels=labels, series=candidates, image=image)
+    read = read_segmentation(
+        files["seg"], labels=labels, series=candidates, image=image, graph=inputs.graph, parts=inputs.parts
+    )
     segmentation, warnings = read.volume, list(read.notes)
     if read.convention is None and labels is None:
         convention, notes = detect_convention(segmentation)
@@ -179,6 +206,8 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
             warnings.append(
                 f"{files['seg'].name}: drawn on the planning CT, {planning.series.name}; carried to the MR for the model"
             )
+    segmentation, carried_notes = _into_frame(segmentation, inputs)
+    warnings += carried_notes
     warnings += [*notes, *filled, *checks.check_resolution(segmentation)]
     tumour = segmentation.mask(convention.necrotic + convention.enhancing + convention.oedema)
     if not tumour.any():  # all that could be seen was resected
@@ -188,7 +217,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     for role, path in files.items():
         if role == "seg":
             continue
-        volume, source, notes = _load(role, path, inputs.series.get(role), segmentation, tumour)
+        volume, source, notes = _load(role, path, inputs, segmentation, tumour)
         volumes[role] = volume
         sources.append(source)
         warnings += notes
@@ -244,19 +273,24 @@ def brain_mask(volumes: Mapping[str, Volume]) -> np.ndarray[tuple[int, ...], np.
 def _load(
     role: str,
     path: Path,
-    series: Series | None,
+    inputs: ChosenInputs,
     segmentation: Volume,
     tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
 ) -> tuple[Volume, Source, tuple[str, ...]]:
     """Read one file or series, check it, and bring it onto the grid of the segmentation."""
+
+    series = inputs.series.get(role)
 
     def read() -> Volume:
         if series is not None:
             return series.volume()
         return read_mask(path) if role in _LABEL_ROLES else read_nifti(path, kind="scalar")
 
-    original = read()
+    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
+    original, link = carried(read(), frame, near(inputs, frame), what=f"{role} image", file=path)
     notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
+    if link is not None and link.origin != "same frame":
+        notes += (f"{path.name}: placed by the clinic's registration of its frame of reference",)
     resampled = not original.same_grid(segmentation)
     volume = original
     if role in TISSUES:
@@ -292,17 +326,57 @@ def _source(
     return Source(role, path, name, volume.shape, volume.spacing, volume.orientation, resampled, unit)
 
 
-def _other_frames(series: Mapping[str, Series]) -> list[str]:
-    """Note series whose coordinates the scanner does not relate to those of the first."""
+def _unrelated(series: Mapping[str, Series], graph: FrameGraph, *, needed: Collection[str]) -> dict[str, str]:
+    """Return the images that nothing relates to the first one, with the sentence that says that they are left out.
+
+    An image that the plan rests on, or that was named, is refused instead.
+    """
+    notes: dict[str, str] = {}
     if not series:
-        return []
-    first, *others = series.values()
-    return [
-        f"{one.name} is in another frame of reference than {first.name}: the scanner does not say how they lie to "
-        "each other"
-        for one in others
-        if one.frame_of_reference != first.frame_of_reference
+        return notes
+    first, *others = series.items()
+    for role, one in others:
+        frame, wanted = one.frame_of_reference, first[1].frame_of_reference
+        if not frame or not wanted or graph.path(frame, wanted) is not None:
+            continue
+        if role in needed:
+            graph.require(frame, wanted, what=f"{role} image ({one.name})", file=one.files[0])
+        notes[role] = (
+            f"{one.name} is left out: it lies in another frame of reference than {first[1].name}, and nothing says how "
+            "they lie to each other (--reg FILE would, or --register)"
+        )
+    return notes
+
+
+def _into_frame(segmentation: Volume, inputs: ChosenInputs) -> tuple[Volume, list[str]]:
+    """Return the segmentation on the images: drawn in another frame of reference, it is carried to theirs."""
+    if not inputs.series or not segmentation.frame:
+        return segmentation, []
+    image = next(iter(inputs.series.values())).volume()
+    if not image.frame or image.frame == segmentation.frame:
+        return segmentation, []
+    link = inputs.graph.require(
+        segmentation.frame, image.frame, what="segmentation", file=inputs.files["seg"]
+    )
+    return carry_labels(segmentation, image, link.matrix), [
+        f"{inputs.files['seg'].name}: carried to {next(iter(inputs.series.values())).name} by the clinic's registration"
     ]
+
+
+def _first_frame(inputs: ChosenInputs) -> str:
+    return next((series.frame_of_reference for series in inputs.series.values()), "")
+
+
+def near(inputs: ChosenInputs, frame: str) -> FrameGraph:
+    """Return the clinic's registrations and, where images are aligned later, frames as if they were one until then."""
+    graph = inputs.graph
+    if not inputs.to_align or not frame:
+        return graph
+    for series in inputs.series.values():
+        other = series.frame_of_reference
+        if other and graph.path(other, frame) is None:
+            graph = graph.with_link(Link(other, frame, np.eye(4), "same frame"))
+    return graph
 
 
 def _resampling_note(volume: Volume, segmentation: Volume) -> str:

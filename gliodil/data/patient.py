@@ -234,6 +234,9 @@ def load_patient(
     tissue_source: TissueSource = "given",
     ct: Path | str | None = None,
     reg: Sequence[Path | str] = (),
+    register: bool = False,
+    same_patient: bool = False,
+    parts: Mapping[str, str] | None = None,
 ) -> Patient:
     """Read a patient from a folder of NIfTI files or DICOM series, from named files, or from both.
 
@@ -260,6 +263,14 @@ def load_patient(
         The planning CT: its folder or any file of it; by default the one in the folder, `none` for none.
     reg
         The clinic's registration objects between MR and CT, besides those in the folder.
+    register
+        Whether images in other frames of reference are going to be aligned (`prepare(patient, register=True)`);
+        otherwise they are refused or, where they would only be shown, left out.
+    same_patient
+        States that all is one person's although PatientIDs differ.
+    parts
+        What structures of an RTSTRUCT or segments of a SEG are, by name: `core`, `enhancing`, `necrotic`, `oedema`,
+        `cavity` or `ignore`. The others are told by their names.
 
     Raises
     ------
@@ -274,7 +285,13 @@ def load_patient(
     name = identity or place.resolve().name or "patient"
     try:
         chosen = choose_inputs(
-            root, named, ct=None if ct is None else Path(ct), reg=[Path(path) for path in reg]
+            root,
+            named,
+            ct=None if ct is None else Path(ct),
+            reg=[Path(path) for path in reg],
+            register=register,
+            same_patient=same_patient,
+            parts=parts,
         )
         loaded = load_volumes(chosen, labels=labels)
     except GliodilError as error:

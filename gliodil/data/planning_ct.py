@@ -150,14 +150,6 @@ def choose_ct(
         return None
     series = series_at(named, "ct") if named is not None else _only(found, folder)
     if series is None:
-        if given:
-            raise GeometryError(
-                "There is a registration object, but no planning CT.",
-                file=given[0],
-                expected="the CT series it belongs to",
-                found="none",
-                remedy="name the CT with --ct PATH",
-            )
         return None
     if series.problem is not None:
         series.problem.remedy = f"{series.problem.remedy or ''}; or plan without it (--ct {NO_CT})".lstrip(
@@ -182,6 +174,17 @@ def choose_ct(
         graph = FrameGraph((*graph.links, *links))
         files.append(one.files[0])
     return PlanningCT(series, graph, tuple(files), problems=tuple(problems))
+
+
+def registrations(given: Iterable[Path], found: Iterable[Series]) -> FrameGraph:
+    """Return what the clinic's registration objects say; those of a folder that are not rigid say nothing."""
+    links = [link for path in given for link in read_registration(path)]
+    for one in found:
+        try:
+            links += read_registration(one.files[0])
+        except GliodilError as problem:
+            logger.info("%s", problem)
+    return FrameGraph(tuple(links))
 
 
 def _only(found: Sequence[Series], folder: Path | None) -> Series | None:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from gliodil.data.dicom.reference import Reference, read_reference
-from gliodil.data.dicom.rtstruct import write_rtstruct
+from gliodil.data.dicom.rtstruct import encode_rtstruct, write_rtstruct
 from gliodil.data.dicom.rtstruct_reader import enclosed_areas, read_rtstruct
-from gliodil.data.dicom.seg import FRACTION_STEP, write_fractional_seg, write_seg
+from gliodil.data.dicom.seg import FRACTION_STEP, encode_seg, write_fractional_seg, write_seg
 from gliodil.data.dicom.seg_reader import read_fractional_seg, read_segments
 from gliodil.data.dicom.structures import outlined_pixels, place
 from gliodil.data.volume import Volume
@@ -115,7 +115,11 @@ def check_export(files: Sequence[Path | str], gtv: Volume) -> None:
     for library in ("pydicom", "highdicom"):
         if find_spec(library) is None:
             raise MissingExtraError(library, "dicom")
-    place({"GTV": gtv}, read_reference(files))
+    reference = read_reference(files)
+    placed = place({"GTV": gtv}, reference)
+    # What headers do not allow, their character set for one, shows when the objects are made.
+    encode_rtstruct(placed, reference)
+    encode_seg(placed, reference)
 
 
 def export_plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,14 +109,23 @@ def test_a_broken_series_matters_only_if_it_is_wanted(clinic: Path) -> None:
     assert raised.value.patient == "patient_007"
 
 
-def test_another_frame_of_reference_is_noted(clinic: Path, head: Mapping[str, Volume]) -> None:
+def test_an_image_of_another_frame_of_reference_is_not_taken_as_aligned(
+    clinic: Path, head: Mapping[str, Volume]
+) -> None:
     assert not any("frame of reference" in warning for warning in load_patient(clinic).warnings)
     later = clinic.parent / "later"
     write_series(
         later, head["t1c"].data, head["t1c"].affine, number=8, description="t2", frame_of_reference="1.2.9"
     )
-    patient = load_patient(clinic, files={"t2": later})
-    assert any('series 8 "t2" is in another frame of reference than series 2' in w for w in patient.warnings)
+    with pytest.raises(GeometryError, match="another frame of reference") as refused:  # it was asked for
+        load_patient(clinic, files={"t2": later})
+    assert "--register" in str(refused.value.remedy)
+    assert "t2" in load_patient(clinic, files={"t2": later}, register=True).volumes
+    shutil.rmtree(clinic / "DICOM" / "S3")
+    shutil.move(later, clinic / "later")
+    patient = load_patient(clinic)  # it would only be shown
+    assert "t2" not in patient.volumes
+    assert any('series 8 "t2" is left out' in warning for warning in patient.warnings)
 
 
 def test_without_pydicom(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:

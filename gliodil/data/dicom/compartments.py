@@ -1,76 +1,130 @@
 """Tumour compartments from named masks: the structures of an RTSTRUCT, the segments of a SEG.
 
-Names say which compartment a mask is. Where masks overlap, the more specific one wins:
+Names say which compartment a mask is (``roi_names``), unless the user does. Where masks overlap, the more specific one
+wins:
 
     whole tumour or oedema  <  core, GTV  <  enhancing  <  necrotic  <  cavity
 
-so a GTV alone is a core (labelled enhancing), and a GTV with a necrotic part inside is split.
+so a GTV alone is a core (labelled enhancing), and a GTV with a necrotic part inside is split. A core beside an enhancing
+part of its own, and no necrotic one, is necrotic where it does not enhance (NCR = TC − ET). Several masks of one
+compartment are one.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from gliodil.data.dicom.roi_names import COMPARTMENTS, compartment_of
 from gliodil.data.labels import LabelConvention
 from gliodil.data.volume import Volume
-from gliodil.errors import LabelError
+from gliodil.errors import InputError, LabelError
 
-# (compartment, label role, words), from what is painted first to what is painted last.
-_COMPARTMENTS: tuple[tuple[str, str, str], ...] = (
-    ("oedema", "oedema", r"o?edema\w*|ed|snfh|wt|whole (tumou?r|lesion)|flair\w*|infiltrat\w*"),
-    ("core", "enhancing", r"gtv\w*|tc|(tumou?r|lesion) core|core|tumou?r|lesion"),
-    ("enhancing", "enhancing", r"enhanc\w*|et|enh|contrast enhanc\w*"),
-    ("necrotic", "necrotic", r"necro\w*|ncr|net|non ?enhanc\w*"),
-    ("cavity", "cavity", r"(resection )?cavity|rc|resection"),
-)
-_ORDER = ("cavity", "necrotic", "oedema", "enhancing", "core")
-_NEVER = re.compile(r"\b([cpi]tv\w*|brain|prv|margin|ring|dose|iso\w*)\b")
-
-
-def compartment_of(name: str) -> str | None:
-    """Return the compartment a mask's name states: oedema, core, enhancing, necrotic, cavity, or None.
-
-    >>> compartment_of("GTV_T1"), compartment_of("Peritumoral Edema"), compartment_of("CTV_60")
-    ('core', 'oedema', None)
-    """
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    words = " ".join(re.split(r"[^a-z0-9]+", split))
-    if _NEVER.search(words):
-        return None
-    patterns = {compartment: pattern for compartment, _, pattern in _COMPARTMENTS}
-    return next((c for c in _ORDER if re.search(rf"\b({patterns[c]})\b", words)), None)
+IGNORE = "ignore"
+"""What the user says of a structure that is not to be read."""
+_CORE = ("core", "enhancing", "necrotic", "cavity")
+_ROLES = {
+    "oedema": "oedema",
+    "core": "enhancing",
+    "enhancing": "enhancing",
+    "necrotic": "necrotic",
+    "cavity": "cavity",
+}
+"""Label role of each compartment, from what is painted first to what is painted last."""
+_INSIDE = 0.9
+"""Share of an enhancing mask that must lie in a core for the rest of that to be necrotic."""
 
 
-def states_a_tumour(names: Iterable[str]) -> bool:
-    """Whether names include a part of the core or a cavity, so that they can be read as compartments."""
-    return any(compartment_of(name) in ("core", "enhancing", "necrotic", "cavity") for name in names)
+@dataclass(frozen=True)
+class NamedMask:
+    """A label volume (not 0 is inside) under the name it has in its file; names may occur twice."""
+
+    name: str
+    volume: Volume
 
 
-def label_map(masks: Mapping[str, Volume], convention: LabelConvention) -> Volume:
-    """Return one label volume in a convention from masks by name, all on one grid; masks of no compartment are left out.
+@dataclass(frozen=True)
+class Meanings:
+    """What structures are: by what the user says, else by their names."""
+
+    stated: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, part in self.stated.items():
+            if part not in (*COMPARTMENTS, IGNORE):
+                raise InputError(
+                    f"This is no part of a tumour that the structure {name!r} could be.",
+                    expected=", ".join((*COMPARTMENTS, IGNORE)),
+                    found=part,
+                    remedy="name one of these, as in --roi NAME=core",
+                )
+
+    def of(self, name: str) -> str | None:
+        """Return the compartment of a structure, None if it is none."""
+        stated = self.stated.get(name)
+        if stated is not None:
+            return None if stated == IGNORE else stated
+        return compartment_of(name)
+
+    def state_a_tumour(self, names: Iterable[str]) -> bool:
+        """Whether names include a part of the core or a cavity, so that they can be read as compartments."""
+        return any(self.of(name) in _CORE for name in names)
+
+    def said(self, path: Path, names: Sequence[str]) -> str:
+        """Return the sentence that says what was read as what."""
+        unique = list(dict.fromkeys(names))
+        used = ", ".join(f"{name} as {part}" for name in unique if (part := self.of(name)))
+        left = ", ".join(name or "(no name)" for name in unique if self.of(name) is None)
+        return f"{path.name}: read {used}" + (f"; not used: {left}" if left else "")
+
+
+def label_map(masks: Sequence[NamedMask], convention: LabelConvention, meanings: Meanings) -> Volume:
+    """Return one label volume in a convention from named masks, all on one grid; masks of no compartment are left out.
 
     Raises
     ------
     LabelError
         If the convention has no label for a compartment.
     """
-    grid = next(iter(masks.values()))
+    grid = masks[0].volume
     labels = np.zeros(grid.shape, np.uint8)
-    for compartment, role, _ in _COMPARTMENTS:
-        for name, mask in masks.items():
-            if compartment_of(name) != compartment:
-                continue
-            values: tuple[int, ...] = getattr(convention, role)
-            if not values:
-                raise LabelError(
-                    f"The label convention has no label for the structure {name!r}.",
-                    file=mask.path,
-                    expected=f"a convention with {role}",
-                    found=convention.name,
-                    remedy="leave --labels out, or name another convention",
-                )
-            labels[mask.data != 0] = values[0]
+    by_part: dict[str, list[NamedMask]] = {part: [] for part in _ROLES}
+    for mask in masks:
+        if (part := meanings.of(mask.name)) is not None:
+            by_part[part].append(mask)
+    core, enhancing = (_union(by_part[part], grid) for part in ("core", "enhancing"))
+    split = (
+        not by_part["necrotic"]
+        and core.any()
+        and enhancing.any()
+        and np.count_nonzero(enhancing & core) >= _INSIDE * np.count_nonzero(enhancing)
+    )
+    for part, role in _ROLES.items():
+        if not by_part[part]:
+            continue
+        value = _label(convention, "necrotic" if part == "core" and split else role, by_part[part][0])
+        labels[_union(by_part[part], grid)] = value
     return Volume(labels, grid.affine, kind="label", path=grid.path, frame=grid.frame)
+
+
+def _union(masks: Sequence[NamedMask], grid: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    inside = np.zeros(grid.shape, bool)
+    for mask in masks:
+        inside |= mask.volume.data != 0
+    return inside
+
+
+def _label(convention: LabelConvention, role: str, mask: NamedMask) -> int:
+    values: tuple[int, ...] = getattr(convention, role)
+    if not values:
+        raise LabelError(
+            f"The label convention has no label for the structure {mask.name!r}.",
+            file=mask.volume.path,
+            expected=f"a convention with {role}",
+            found=convention.name,
+            remedy="leave --labels out, or name another convention",
+        )
+    return values[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import unicodedata
 import warnings
 import zlib
 from collections import Counter
@@ -69,6 +70,10 @@ _FIELDS = (
 _DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
 LARGEST_INFLATED = 1 << 29
 """Bytes to which a deflated file may unpack."""
+_UMLAUTS = {
+    ord(letter): spelt
+    for letter, spelt in zip("äöüÄÖÜß", ("ae", "oe", "ue", "Ae", "Oe", "Ue", "ss"), strict=True)
+}
 _LONGEST = 64  # characters a description may have by the standard; longer ones come from damage
 
 
@@ -304,13 +309,35 @@ def description(headers: Sequence[Any]) -> str:
     if len(words) > _LONGEST:
         return ""
     secrets = {
-        part
+        secret
         for header in headers
         for keyword in IDENTIFIERS
-        for part in re.split(r"[\s^=,;]+", text(header, keyword))
-        if len(part) > 2
+        for secret in _spellings(text(header, keyword), names="Name" in keyword)
     }
     for secret in sorted(secrets, key=len, reverse=True):
-        alone = rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])"
-        words = re.sub(alone, "…", words, flags=re.IGNORECASE)
+        # Scripts without blanks between words have no ends of words either.
+        ends = (r"(?<![^\W_])", r"(?![^\W_])") if secret.isascii() or _spaced(secret) else ("", "")
+        words = re.sub(ends[0] + re.escape(secret) + ends[1], "…", words, flags=re.IGNORECASE)
     return words.strip()
+
+
+def _spellings(stated: str, *, names: bool) -> set[str]:
+    """Return how the words of an identifying field may be written: alone, halves of double names, without accents."""
+    parts = {part for part in re.split(r"[\s^=,;]+", stated) if part}
+    if names:
+        parts |= {half for part in parts for half in part.split("-")}
+        for group in stated.split("="):  # family and given name written as one, in scripts that do
+            family, _, given = group.partition("^")
+            given = given.partition("^")[0]
+            parts |= {family + given, given + family} if given and not _spaced(family) else set()
+    for part in tuple(parts):
+        plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
+        spelt_out = part.translate(_UMLAUTS)
+        parts |= {spelt_out, plain} if _spaced(part) else {spelt_out}
+    shortest = 2 if names else 3
+    return {part for part in parts if len(part) >= shortest}
+
+
+def _spaced(word: str) -> bool:
+    """Whether a word is of a script that parts words: none of its letters is Chinese, Japanese or Korean."""
+    return not any("\u3040" <= letter <= "\u9fff" or "\uac00" <= letter <= "\ud7a3" for letter in word)

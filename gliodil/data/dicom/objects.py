@@ -80,6 +80,13 @@ IMAGE = (
     "DimensionIndexSequence",
 )
 """What a segmentation takes from the images it refers to, besides patient and study."""
+UTF_8 = "ISO_IR 192"
+KEPT_SETS = (
+    *(f"ISO_IR {number}" for number in (100, 101, 109, 110, 144, 127, 126, 138, 148, 13, 166, 192)),
+    "GB18030",
+    "GBK",
+)
+"""Character sets of one encoding, which every reader and writer knows."""
 WELL_FORMED = {
     "PatientSex": "[MFO]",
     "PatientBirthDate": r"\d{8}",
@@ -146,13 +153,39 @@ def stable_uid(*parts: str | bytes) -> str:
 
 
 def copy_study(source: Any, target: Any) -> None:
-    """Copy what says whose image this is and to which study it belongs: patient and study modules."""
+    """Copy what says whose image this is and to which study it belongs: patient and study modules.
+
+    The character set is kept if it is one of `KEPT_SETS`. Others (code extensions, names that are none, an empty one)
+    are not accepted by every writer: what they spell is written in `UTF_8`.
+    """
+    from pydicom import DataElement
+
+    kept = _keeps_set(source)
     for keyword in PATIENT_AND_STUDY:
-        if keyword in source:
-            target[keyword] = source[keyword]
+        if keyword not in source:
+            continue
+        element = source[keyword]
+        if not kept and keyword != "SpecificCharacterSet":
+            # A new element: names remember the bytes they were read from.
+            spelt = "" if element.value is None else str(element.value)
+            element = DataElement(keyword, element.VR, spelt)
+        target[keyword] = element
+    if not kept:
+        target.SpecificCharacterSet = UTF_8
     for keyword in REQUIRED_BUT_MAY_BE_EMPTY:
         if keyword not in target:
             setattr(target, keyword, "")
+
+
+def _keeps_set(source: Any) -> bool:
+    """Whether text can be written in the character set of a header: a common one, or none and no need of one."""
+    stated = source.get("SpecificCharacterSet")
+    if stated in KEPT_SETS:
+        return True
+    plain = all(
+        str(source[keyword].value or "").isascii() for keyword in PATIENT_AND_STUDY if keyword in source
+    )
+    return plain and "SpecificCharacterSet" not in source
 
 
 def image_source(header: Any) -> Any:

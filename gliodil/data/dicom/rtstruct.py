@@ -86,11 +86,20 @@ def write_rtstruct(
     reference = files if isinstance(files, Reference) else read_reference(files)
     placed = place(structures, reference)
     with atomic_path(path) as temporary:
-        with header_access(UNFIT, expected="a complete DICOM image series"):
-            content = _structure_set(placed, reference, keyholes=keyholes, created=created)
-            encoded = encode(content)
-        temporary.write_bytes(encoded)
+        temporary.write_bytes(encode_rtstruct(placed, reference, keyholes=keyholes, created=created))
     return Path(path)
+
+
+def encode_rtstruct(
+    placed: Mapping[str, Volume],
+    reference: Reference,
+    *,
+    keyholes: bool = False,
+    created: datetime | None = None,
+) -> bytes:
+    """Return what `write_rtstruct` writes, of masks that are on the grid of the series."""
+    with header_access(UNFIT, expected="a complete DICOM image series"):
+        return encode(_structure_set(placed, reference, keyholes=keyholes, created=created))
 
 
 def _structure_set(

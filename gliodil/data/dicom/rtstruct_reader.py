@@ -1,21 +1,28 @@
 """Masks from an RT Structure Set, on a given grid.
 
-Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together by
-the even-odd rule at voxel centres, so loops within loops are holes and key-holes need no special treatment.
-Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
+Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together at voxel
+centres (``contours.fill``): loops within loops are holes, overlapping loops are united, one that is there twice counts
+once. Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
+
+Where up to LARGEST_GAP slices in a row have no contour between two that overlap, they were forgotten, or drawn on every
+other slice: the outline is interpolated between them (signed distances, linearly), and said.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from gliodil.data.dicom.contours import fill
+from gliodil.data.dicom.headers import items, text
 from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
 from gliodil.data.volume import Volume
@@ -23,9 +30,83 @@ from gliodil.errors import GeometryError, ImageFileError, LabelError
 
 PLANE_TOLERANCE = 0.1
 """Fraction of the slice distance by which a contour may be off the middle of its slice."""
-AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+"""Types of contours that enclose something; the last is a closed contour that software put between drawn ones."""
+LARGEST_GAP = 3
+"""Slices without contour in a row that are interpolated."""
 
 Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A closed contour, and whether it is combined with the others of its slice by parity (CLOSEDPLANAR_XOR)."""
+
+    points: Points
+    parity: bool = False
+
+    @property
+    def encloses(self) -> bool:
+        """Whether it has points enough to enclose anything."""
+        return len(self.points) >= 3
+
+
+@dataclass(frozen=True)
+class Structures:
+    """The structures of a file that enclose something, as label volumes (0 or 1), and what was noticed."""
+
+    masks: Mapping[str, Volume]
+    notes: tuple[str, ...] = ()
+
+
+def structure_frames(header: Any) -> tuple[dict[str, str], set[str]]:
+    """Return the frame of reference of every structure, by name, and the series the file says it was drawn on."""
+    frame, named = text(header, "FrameOfReferenceUID"), set()
+    for reference in items(header, "ReferencedFrameOfReferenceSequence"):
+        frame = frame or text(reference, "FrameOfReferenceUID")
+        for study in items(reference, "RTReferencedStudySequence"):
+            named |= {
+                text(entry, "SeriesInstanceUID") for entry in items(study, "RTReferencedSeriesSequence")
+            }
+    frames = {
+        text(roi, "ROIName"): text(roi, "ReferencedFrameOfReferenceUID") or frame
+        for roi in items(header, "StructureSetROISequence")
+    }
+    return frames, named
+
+
+def read_structures(path: Path | str, grid: Volume, *, names: Collection[str]) -> Structures:
+    """Return the named structures that enclose something; those that do not are said, not refused.
+
+    Errors as for `read_rtstruct`.
+    """
+    path = Path(path)
+    contours = _contours(path, None, names)
+    wanted, notes = {}, []
+    for name, loops in contours.items():
+        drawn = [one for one in loops if one.encloses]
+        if not drawn:
+            notes.append(f"{path.name}: {name} is empty")
+            continue
+        wanted[name] = drawn
+        if lost := len(loops) - len(drawn):
+            notes.append(
+                f"{path.name}: {lost} contours of {name} have no points; their slices may lack a part"
+            )
+    if not wanted:
+        return Structures({}, tuple(notes))
+    index = {
+        name: [Loop(_to_index(one.points, grid), one.parity) for one in loops]
+        for name, loops in wanted.items()
+    }
+    axis = _slice_axis([one.points for loops in index.values() for one in loops], grid, path)
+    planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
+    _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
+    masks = {}
+    for name, found in planes.items():
+        masks[name], gaps = _filled(found, axis, grid, path)
+        notes += [f"{path.name}: {name} {gap}" for gap in gaps]
+    return Structures(masks, tuple(notes))
 
 
 def read_rtstruct(
@@ -61,8 +142,11 @@ def read_rtstruct(
         If pydicom is not installed.
     """
     path = Path(path)
-    contours = _contours(path, frame_of_reference, names)
-    wanted = {name: loops for name, loops in contours.items() if loops or names is not None}
+    contours = {
+        name: [one for one in loops if one.encloses]
+        for name, loops in _contours(path, frame_of_reference, names).items()
+    }
+    wanted = [name for name, loops in contours.items() if loops or names is not None]
     if not wanted:
         raise LabelError(
             "The structure set holds no closed contour.",
@@ -70,16 +154,12 @@ def read_rtstruct(
             expected="at least one structure with contours",
             found=", ".join(contours) or "no structure",
         )
-    for name, loops in wanted.items():
-        if not loops:
+    for name in wanted:
+        if not contours[name]:
             raise LabelError(
                 f"The structure {name} is empty.", file=path, expected="closed contours", found="none"
             )
-    index = {name: [_to_index(loop, grid) for loop in loops] for name, loops in wanted.items()}
-    axis = _slice_axis([loop for loops in index.values() for loop in loops], grid, path)
-    planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
-    _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
-    return {name: _filled(found, axis, grid, path) for name, found in planes.items()}
+    return read_structures(path, grid, names=wanted).masks
 
 
 def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
@@ -91,14 +171,18 @@ def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
     """
     areas = {}
     for name, loops in _contours(Path(path), None, None).items():
-        vectors = [np.cross(p := loop - loop[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2 for loop in loops]
-        areas[name] = (len(loops), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
+        vectors = [
+            np.cross(p := one.points - one.points[0], np.roll(p, -1, axis=0)).sum(axis=0) / 2
+            for one in loops
+            if one.encloses
+        ]
+        areas[name] = (len(vectors), float(np.linalg.norm(np.sum(vectors, axis=0))) if vectors else 0.0)
     return areas
 
 
 def _contours(
     path: Path, frame_of_reference: str | None, names: Collection[str] | None
-) -> dict[str, list[Points]]:
+) -> dict[str, list[Loop]]:
     """Return the closed contours of each structure, or of those named, LPS [mm]."""
     data = read_dataset(path)
     expected = "structures with closed contours of whole points"
@@ -121,7 +205,11 @@ def _contours(
         )
     if double := sorted({name for name in wanted if listed.count(name) > 1}):
         raise LabelError(
-            "Two structures have the same name.", file=path, expected="one of each", found=", ".join(double)
+            "Two structures have the same name.",
+            file=path,
+            expected="one of each",
+            found=", ".join(double),
+            remedy="rename one of them",
         )
     for name, frame, _ in rois:
         if name in wanted and frame_of_reference and frame and frame != frame_of_reference:
@@ -135,29 +223,29 @@ def _contours(
     return {name: loops for name, _, loops in rois if name in wanted}
 
 
-def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str, list[Points]]]:
+def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str, list[Loop]]]:
     """Return name, frame of reference and contours of every structure; contours only where wanted."""
-    contours = {int(item.ReferencedROINumber): item for item in data.get("ROIContourSequence") or ()}
+    contours = {int(entry.ReferencedROINumber): entry for entry in data.get("ROIContourSequence") or ()}
     found = []
     for roi in data.StructureSetROISequence:
-        name, item = str(roi.ROIName), contours.pop(int(roi.ROINumber), None)
-        loops = _loops(item) if item is not None and (names is None or name in names) else []
+        name, entry = text(roi, "ROIName"), contours.pop(int(roi.ROINumber), None)
+        loops = _loops(entry) if entry is not None and (names is None or name in names) else []
         found.append((name, str(roi.get("ReferencedFrameOfReferenceUID", "")), loops))
     if contours:
         raise MisplacedError("contours of a structure that is not listed")
     return found
 
 
-def _loops(item: Any) -> list[Points]:
+def _loops(entry: Any) -> list[Loop]:
     loops = []
-    for contour in item.get("ContourSequence") or ():
-        if str(contour.ContourGeometricType) not in AREAS:
+    for contour in entry.get("ContourSequence") or ():
+        kind = str(contour.ContourGeometricType).strip()
+        if kind not in AREAS:
             continue
-        points = np.array(contour.ContourData, np.float64).reshape(-1, 3)
+        points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
             raise MisplacedError("a contour with a point that is nowhere")
-        if len(points) >= 3:  # fewer enclose nothing
-            loops.append(points)
+        loops.append(Loop(points, kind == "CLOSEDPLANAR_XOR"))
     return loops
 
 
@@ -175,23 +263,23 @@ def _slice_axis(loops: list[Points], grid: Volume, path: Path) -> int:
     return int(flat[thickness[flat].argmin()])
 
 
-def _by_plane(loops: list[Points], axis: int, grid: Volume, name: str, path: Path) -> dict[int, list[Points]]:
+def _by_plane(loops: list[Loop], axis: int, grid: Volume, name: str, path: Path) -> dict[int, list[Loop]]:
     """Return slice number to loops in the coordinates of the two other axes."""
-    planes: dict[int, list[Points]] = defaultdict(list)
+    planes: dict[int, list[Loop]] = defaultdict(list)
     across = [other for other in range(3) if other != axis]
     sizes = np.asarray(grid.shape)[across]
     for loop in loops:
-        height = float(loop[:, axis].mean())
+        height = float(loop.points[:, axis].mean())
         plane = round(height)
-        if np.abs(loop[:, axis] - plane).max() > PLANE_TOLERANCE:
+        if np.abs(loop.points[:, axis] - plane).max() > PLANE_TOLERANCE:
             found = f"a contour of {name} at slice {height:.3f}"
             raise _misplaced("The contours lie between slices.", grid, found, path)
-        flat = loop[:, across]
+        flat = loop.points[:, across]
         outside = (flat < -0.5 - PLANE_TOLERANCE) | (flat > sizes - 0.5 + PLANE_TOLERANCE)
         if not 0 <= plane < grid.shape[axis] or outside.any():
             found = f"a contour of {name} at slice {plane} of {grid.shape[axis]}"
             raise _misplaced("The contours reach beyond the images.", grid, found, path)
-        planes[plane].append(flat)
+        planes[plane].append(Loop(flat, loop.parity))
     return planes
 
 
@@ -203,12 +291,40 @@ def _check_thickness(planes: set[int], grid: Volume, path: Path) -> None:
         raise _misplaced("The contours were drawn on thicker slices.", grid, found, path)
 
 
-def _filled(planes: Mapping[int, list[Points]], axis: int, grid: Volume, path: Path) -> Volume:
+def _filled(
+    planes: Mapping[int, list[Loop]], axis: int, grid: Volume, path: Path
+) -> tuple[Volume, list[str]]:
+    """Return the mask, and what is to be said of slices without contour."""
     mask = np.zeros(grid.shape, np.uint8)
     view = np.moveaxis(mask, axis, 2)
     for plane, loops in planes.items():
-        view[:, :, plane] = fill(loops, (view.shape[0], view.shape[1]))
-    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame)
+        parity = any(loop.parity for loop in loops)
+        view[:, :, plane] = fill(
+            [loop.points for loop in loops], (view.shape[0], view.shape[1]), parity=parity
+        )
+    spacing = [grid.spacing[other] for other in range(3) if other != axis]
+    made, left = 0, []
+    drawn = [plane for plane in sorted(planes) if view[:, :, plane].any()]
+    for low, high in pairwise(drawn):
+        between = high - low - 1
+        if between == 0 or not (view[:, :, low] & view[:, :, high]).any():  # two lesions, one above the other
+            continue
+        if between > LARGEST_GAP:
+            left.append(f"has no contour on {between} slices in a row, and is read so")
+            continue
+        below, above = (_depth(view[:, :, k] != 0, spacing) for k in (low, high))
+        for k in range(low + 1, high):
+            share = (k - low) / (high - low)
+            view[:, :, k] = (1 - share) * below + share * above > 0
+        made += between
+    said = [f"has no contour on {made} slices between others; interpolated there"] if made else []
+    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame), said + left
+
+
+def _depth(inside: NDArray[np.bool_], spacing: list[float]) -> NDArray[np.float64]:
+    """Return the signed distance to the outline [mm], positive inside, zero midway between pixels in and out."""
+    within, beyond = (ndimage.distance_transform_edt(one, sampling=spacing) for one in (inside, ~inside))
+    return np.asarray(within - beyond)
 
 
 def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:

@@ -64,10 +64,19 @@ def write_seg(
         If pydicom or highdicom is not installed.
     """
     reference = files if isinstance(files, Reference) else read_reference(files)
-    placed = place(structures, reference)
+    encoded = encode_seg(place(structures, reference), reference, created=created)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+    return Path(path)
+
+
+def encode_seg(
+    placed: Mapping[str, Volume], reference: Reference, *, created: datetime | None = None
+) -> bytes:
+    """Return what `write_seg` writes, of masks that are on the grid of the series."""
     frames = np.stack([volume.data.transpose(2, 1, 0) for volume in placed.values()], axis=-1)
     segments = [_segment(number, name) for number, name in enumerate(placed, start=1)]
-    return _write(path, frames, segments, reference, "BINARY", created)
+    return _encode(frames, segments, reference, "BINARY", created)
 
 
 def write_fractional_seg(
@@ -119,18 +128,20 @@ def write_fractional_seg(
             found="none",
         )
     frames = placed.transpose(2, 1, 0)[..., None]
-    return _write(path, frames, [_density_segment(label)], reference, "FRACTIONAL", created)
+    encoded = _encode(frames, [_density_segment(label)], reference, "FRACTIONAL", created)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+    return Path(path)
 
 
-def _write(
-    path: Path | str,
+def _encode(
     frames: NDArray[Any],
     segments: list[Any],
     reference: Reference,
     kind: str,
     created: datetime | None,
-) -> Path:
-    """Write frames of shape (slices, rows, columns, segments)."""
+) -> bytes:
+    """Return the file of frames of shape (slices, rows, columns, segments)."""
     from gliodil import __version__
 
     date, time = moment(reference.headers[0], created)
@@ -146,10 +157,7 @@ def _write(
         organization = stable_uid("dimensions", *content)
         for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
             item.DimensionOrganizationUID = organization
-        encoded = encode(data)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded)
-    return Path(path)
+        return encode(data)
 
 
 def _segmentation(

@@ -65,6 +65,14 @@ class Segments:
             labels[inside] = number
         return Volume(labels, first.affine, kind="label", path=first.path)
 
+    def union(self) -> Volume:
+        """Return all segments as one mask."""
+        first = next(iter(self.masks.values()))
+        inside = np.zeros(first.shape, bool)
+        for mask in self.masks.values():
+            inside |= mask.data != 0
+        return first.with_data(inside, kind="label")
+
 
 def read_seg(path: Path | str) -> Volume:
     """Return a binary SEG or label map as label volume: voxels hold segment numbers.

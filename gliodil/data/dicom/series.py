@@ -67,6 +67,8 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
+    patient_id: str = ""
+    """PatientID, "" if none is stated; compared, never shown."""
 
     @property
     def name(self) -> str:
@@ -271,7 +273,8 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        return Series(uid, shown, called, text(header, "Modality").upper(), role_of(header), files, **more)
+        modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
+        return Series(uid, shown, called, modality, role_of(header), files, patient_id=owner, **more)
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
@@ -283,12 +286,22 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
+    if len({text(header, "PatientID") for _, header in members} - {""}) > 1:
+        problem: InputError = InputError(
+            f"Files of several patients are mixed in {name}.",
+            file=files[0],
+            expected="one patient per series",
+            found="several PatientIDs under one SeriesInstanceUID",
+            remedy="keep each patient in a folder of their own, or export the series again",
+        )
+        yield make(called, files, problem=problem)
+        return
     tilted = text(header, "Modality").upper() == "CT"
     try:
         frames = [frame for path, header in members for frame in frames_of(header, path, name)]
         parts = separate(frames)
-    except GeometryError as problem:
-        yield make(called, files, problem=problem)
+    except GeometryError as irregular:
+        yield make(called, files, problem=irregular)
         return
     for label, part in parts:
         title = f"{called} ({label})".strip() if label else called

@@ -1,0 +1,116 @@
+"""Whether two things belong together: the one place that decides it.
+
+    one patient    equal PatientIDs, where both are stated; or the user says that they are one person's
+    one frame      equal frames of reference, where both are stated; or a chain of registrations (``frames``)
+    one place      fields of view that meet in world coordinates
+
+A NIfTI file states neither patient nor frame: it is taken to be what the user says it is. PatientIDs are compared and
+never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gliodil.data.dicom.headers import is_dicom, read_header, text
+from gliodil.data.dicom.series import Series
+from gliodil.data.frames import FrameGraph, Link
+from gliodil.data.volume import Volume
+from gliodil.errors import GeometryError, InputError
+
+SAME_PATIENT = "--same-patient"
+"""The option that states one person's identity where identifiers differ."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """Something of somebody: what it is called, its file, and its PatientID ("" where none is stated)."""
+
+    name: str
+    file: Path
+    patient_id: str
+
+    @classmethod
+    def of_series(cls, role: str, series: Series) -> Owned:
+        """Return what a series says."""
+        return cls(f"{role} ({series.name})", series.files[0], series.patient_id)
+
+    @classmethod
+    def of_file(cls, role: str, path: Path) -> Owned:
+        """Return what a file says: nothing, if it is no DICOM."""
+        header = read_header(path) if is_dicom(path) else None
+        return cls(f"{role} ({path.name})", path, "" if header is None else text(header, "PatientID"))
+
+
+def require_one_patient(things: Iterable[Owned], *, stated: bool = False) -> None:
+    """Refuse things of two persons.
+
+    Parameters
+    ----------
+    things
+        Everything that is to be used together, what the others are compared with first.
+    stated
+        Whether the user said that they are one person's.
+
+    Raises
+    ------
+    InputError
+        If two of them have different PatientIDs.
+    """
+    known = [thing for thing in things if thing.patient_id]
+    if stated or not known:
+        return
+    first = known[0]
+    for thing in known[1:]:
+        if thing.patient_id != first.patient_id:
+            raise InputError(
+                f"The {thing.name} is of another patient than the {first.name}.",
+                file=thing.file,
+                expected=f"the PatientID of {first.file.name}",
+                found="another PatientID",
+                remedy="take it out of the folder, or give the right one; if both are one person under two numbers, "
+                f"say so with {SAME_PATIENT}",
+            )
+
+
+def carried(
+    image: Volume, frame: str, graph: FrameGraph, *, what: str, file: Path | None = None
+) -> tuple[Volume, Link | None]:
+    """Return an image in a frame of reference, and the link it was carried by; None if it was there, or states none.
+
+    Raises
+    ------
+    GeometryError
+        If nothing relates the two frames.
+    """
+    if not image.frame or not frame or image.frame == frame:
+        return image, None
+    link = graph.require(image.frame, frame, what=what, file=file or image.path)
+    return image.carried(link.matrix, frame), link
+
+
+def require_one_frame(frames: Mapping[str, str], *, file: Path, what: str) -> str:
+    """Return the frame that all of a file's parts refer to, "" if none states one.
+
+    Parameters
+    ----------
+    frames
+        Name of the part to its frame.
+
+    Raises
+    ------
+    GeometryError
+        If there are two.
+    """
+    stated = {name: frame for name, frame in frames.items() if frame}
+    if len(set(stated.values())) > 1:
+        raise GeometryError(
+            f"The {what} lies in two frames of reference.",
+            file=file,
+            expected="one frame, or a registration between the two (--reg FILE)",
+            found=", ".join(f"{name} in {frame}" for name, frame in stated.items()),
+            remedy="export structures of one series, or add the clinic's registration object",
+        )
+    return next(iter(stated.values()), "")
