@@ -47,6 +47,7 @@ NOT_RUN = {
     "run in tests/cohort/test_cohort_bids.py",
     "gliodil demo --seed 7": "the demo with another patient; `gliodil demo` is run",
     "gliodil demo --out result": "the same, elsewhere",
+    "gliodil plan MR/ --ct CT/ --reg reg.dcm": "needs a planning CT; run in tests/cli/test_cli_planning_ct.py",
     "antsApplyTransforms": "another program",
 }
 NOT_RUN_PYTHON = {"SLURMCluster": "needs a batch system"}
