@@ -287,9 +287,8 @@ def _load(
             return series.volume()
         return read_mask(path) if role in _LABEL_ROLES else read_nifti(path, kind="scalar")
 
-    original, link = carried(
-        read(), segmentation.frame, near(inputs, segmentation.frame), what=f"{role} image", file=path
-    )
+    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
+    original, link = carried(read(), frame, near(inputs, frame), what=f"{role} image", file=path)
     notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
     if link is not None and link.origin != "same frame":
         notes += (f"{path.name}: placed by the clinic's registration of its frame of reference",)
@@ -371,6 +370,10 @@ def _into_frame(segmentation: Volume, inputs: ChosenInputs) -> tuple[Volume, lis
     return carry_labels(segmentation, image, link.matrix), [
         f"{inputs.files['seg'].name}: carried to {next(iter(inputs.series.values())).name} by the clinic's registration"
     ]
+
+
+def _first_frame(inputs: ChosenInputs) -> str:
+    return next((series.frame_of_reference for series in inputs.series.values()), "")
 
 
 def near(inputs: ChosenInputs, frame: str) -> FrameGraph:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,167 @@ def test_structures_without_any_image(tmp_path: Path, scanned: Path, head: Mappi
     image = write_nifti(head["t1c"], tmp_path / "t1c.nii.gz")
     patient = load_patient(files={"seg": path, "t1c": image})
     np.testing.assert_array_equal(patient.segmentation.data, expected(head["seg"].data))
+
+
+@pytest.mark.parametrize(
+    ("name", "compartment"),
+    [
+        ("GTV_Oedem", "oedema"),
+        ("GTV_Ödem", "oedema"),
+        ("œdème péritumoral", "oedema"),
+        ("Edema", "oedema"),
+        ("Tumeur", "core"),
+        ("tumore", "core"),
+        ("Läsion 1", "core"),
+        ("Nekrose", "necrotic"),
+        ("nécrose", "necrotic"),
+        ("Tumorhöhle", "cavity"),
+        ("Resektionshöhle", "cavity"),
+        ("Tumor Bed", "cavity"),
+        ("lit tumoral", "cavity"),
+        ("KM-Aufnahme", "enhancing"),
+        ("GTV+10mm", None),
+        ("GTV 1 cm", None),
+        ("NonTumor", None),
+        ("non tumor brain tissue", None),
+        ("kein Tumor", None),
+        ("GTV_old", None),
+        ("Gehirn", None),
+        ("Tumorists", None),
+        ("", None),
+    ],
+)
+def test_names_are_read_as_words_in_several_languages(name: str, compartment: str | None) -> None:
+    assert compartment_of(name) == compartment
+
+
+def changed(path: Path, edit: Callable[[pydicom.Dataset], None]) -> None:
+    data = pydicom.dcmread(path)
+    edit(data)
+    data.save_as(path)
+
+
+def contours(data: pydicom.Dataset, name: str) -> pydicom.Dataset:
+    """The item of a structure's contours."""
+    (number,) = [roi.ROINumber for roi in data.StructureSetROISequence if roi.ROIName == name]
+    (item,) = [entry for entry in data.ROIContourSequence if entry.ReferencedROINumber == number]
+    return item
+
+
+def height(contour: pydicom.Dataset) -> float:
+    return float(contour.ContourData[2])
+
+
+def test_contours_stored_twice_are_one(scanned: Path, head: Mapping[str, Volume]) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+
+    def twice(data: pydicom.Dataset) -> None:
+        item = contours(data, "GTV")
+        item.ContourSequence = [*item.ContourSequence, *deepcopy(list(item.ContourSequence))]
+
+    changed(path, twice)
+    np.testing.assert_array_equal(load_patient(scanned).segmentation.data, expected(head["seg"].data))
+
+
+@pytest.mark.parametrize("kind", ["one slice", "no points"])
+def test_a_slice_without_contour_is_interpolated_and_said(
+    scanned: Path, head: Mapping[str, Volume], kind: str
+) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+
+    def lose(data: pydicom.Dataset) -> None:
+        item = contours(data, "Oedema")
+        heights = sorted({height(contour) for contour in item.ContourSequence})
+        middle = heights[len(heights) // 2]
+        if kind == "one slice":
+            item.ContourSequence = [c for c in item.ContourSequence if height(c) != middle]
+        else:
+            for contour in item.ContourSequence:
+                if height(contour) == middle:
+                    contour.ContourData = None
+
+    changed(path, lose)
+    patient = load_patient(scanned)
+    whole = expected(head["seg"].data) != 0
+    found = patient.segmentation.data != 0
+    assert np.count_nonzero(whole != found) < 0.01 * np.count_nonzero(whole)
+    assert any(
+        "Oedema has no contour on 1 slices between others; interpolated" in w for w in patient.warnings
+    )
+    assert (kind == "no points") == any("of Oedema have no points" in w for w in patient.warnings)
+
+
+def test_two_lesions_one_above_the_other_are_not_joined(scanned: Path, head: Mapping[str, Volume]) -> None:
+    drawn = masks(head)
+    apart = drawn["GTV"].data.copy()
+    slices = np.flatnonzero(apart.any(axis=(0, 1)))
+    gone = slices[2:-2]
+    assert len(gone) == 4
+    apart[:, :, gone] = 0
+    drawn["GTV"] = drawn["GTV"].with_data(apart)
+    del drawn["Necrosis"]
+    draw("rtstruct", scanned / "s.dcm", drawn, scanned / "t1c")
+    patient = load_patient(scanned)
+    assert not patient.core[:, :, gone].any()
+    assert any(f"GTV has no contour on {len(gone)} slices in a row" in w for w in patient.warnings)
+
+
+def test_an_empty_structure_is_said_and_the_others_are_read(
+    scanned: Path, head: Mapping[str, Volume]
+) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+    changed(path, lambda data: delattr(contours(data, "Necrosis"), "ContourSequence"))
+    patient = load_patient(scanned)
+    assert any("Necrosis is empty" in w for w in patient.warnings)
+    assert patient.core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+    changed(path, lambda data: delattr(contours(data, "GTV"), "ContourSequence"))
+    with pytest.raises(LabelError, match="are empty"):
+        load_patient(scanned)
+
+
+def test_a_structure_without_name_is_nobodys(scanned: Path, head: Mapping[str, Volume]) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+    changed(path, lambda data: delattr(data.StructureSetROISequence[3], "ROIName"))
+    assert any("not used: (no name)" in w for w in load_patient(scanned).warnings)
+
+
+def test_the_user_says_what_a_structure_is(scanned: Path, head: Mapping[str, Volume]) -> None:
+    drawn = {{"GTV": "Boost volume", "Necrosis": "tumor x"}.get(n, n): m for n, m in masks(head).items()}
+    draw("rtstruct", scanned / "s.dcm", drawn, scanned / "t1c")
+    patient = load_patient(scanned, parts={"Boost volume": "core", "tumor x": "ignore"})
+    assert patient.core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+    assert any("Boost volume as core" in w and "not used: tumor x" in w for w in patient.warnings)
+    with pytest.raises(InputError, match="no part of a tumour") as refused:
+        load_patient(scanned, parts={"Boost volume": "gtv"})
+    assert "core" in str(refused.value.expected)
+
+
+def test_a_core_beside_its_enhancing_part_is_necrotic_in_between(
+    scanned: Path, head: Mapping[str, Volume]
+) -> None:
+    labels = head["seg"].data
+    layers = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+    drawn = {name: head["seg"].with_data(np.isin(labels, values)) for name, values in layers.items()}
+    draw("rtstruct", scanned / "s.dcm", drawn, scanned / "t1c")
+    np.testing.assert_array_equal(load_patient(scanned).segmentation.data, expected(labels))
+
+
+def test_segments_of_one_meaning_are_one(scanned: Path, head: Mapping[str, Volume]) -> None:
+    drawn = masks(head)
+    half = drawn["GTV"].data.copy()
+    half[: np.flatnonzero(half.any(axis=(1, 2)))[2]] = 0
+    rest = drawn["GTV"].data - half
+    assert half.any()
+    assert rest.any()
+    parts = {
+        "Oedema": drawn["Oedema"],
+        "Tumor": drawn["GTV"].with_data(half),
+        "Lesion": drawn["GTV"].with_data(rest),
+    }
+    path = draw("seg", scanned / "s.dcm", parts, scanned / "t1c")
+
+    def rename(data: pydicom.Dataset) -> None:
+        data.SegmentSequence[2].SegmentLabel = "Tumor"
+
+    changed(path, rename)
+    assert load_patient(scanned).core.sum() == np.isin(head["seg"].data, (1, 4)).sum()

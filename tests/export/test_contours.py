@@ -121,3 +121,40 @@ def test_filling_does_not_depend_on_direction_or_first_vertex():
     mask = np.random.default_rng(2).random((9, 8)) < 0.6
     turned = [np.roll(loop[::-1], 3, axis=0) for loop in trace(mask)]
     assert np.array_equal(fill(turned, mask.shape), mask)
+
+
+def square(low: float, high: float, column: float = 0.0) -> np.ndarray:
+    return np.array([[low + column, low], [high + column, low], [high + column, high], [low + column, high]])
+
+
+def block(low: int, high: int, column: int = 0) -> np.ndarray:
+    mask = np.zeros((40, 30), bool)
+    mask[low + column : high + column, low:high] = True
+    return mask
+
+
+def test_a_loop_that_is_there_twice_counts_once():
+    outer = square(1.5, 20.5)
+    turned = np.roll(outer[::-1], 1, axis=0)
+    assert np.array_equal(fill([outer, outer], (40, 30)), block(2, 21))
+    assert np.array_equal(fill([outer, turned, outer], (40, 30)), block(2, 21))
+
+
+def test_overlapping_loops_are_united():
+    loops = [square(1.5, 20.5), square(1.5, 20.5, 10), square(4.5, 9.5, 25)]
+    expected = block(2, 21) | block(2, 21, 10) | block(5, 10, 25)
+    assert np.array_equal(fill(loops, (40, 30)), expected)
+    assert not np.array_equal(fill(loops, (40, 30), parity=True), expected)
+
+
+def test_loops_within_loops_are_holes_and_islands():
+    outer, hole, island = square(1.5, 20.5), square(4.5, 15.5), square(7.5, 10.5)
+    expected = (block(2, 21) & ~block(5, 16)) | block(8, 11)
+    assert np.array_equal(fill([island, outer, hole], (40, 30)), expected)
+    assert np.array_equal(fill([island, outer, hole, hole, outer], (40, 30)), expected)  # each twice
+
+
+def test_a_hole_is_not_cut_into_what_only_overlaps():
+    outer, hole, other = square(1.5, 20.5), square(4.5, 9.5), square(5.5, 26.5)
+    expected = (block(2, 21) & ~block(5, 10)) | block(6, 27)
+    assert np.array_equal(fill([outer, hole, other], (40, 30)), expected)
