@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,19 @@ def write(out: Path, owner: Owner = A, *, overwrite: bool = False, text: str = "
             (folder / "figures").mkdir()
             for name in ("density.nii.gz", "figures/plans.png", "metrics.json", *([also] if also else [])):
                 (folder / name).write_text(f"{name} of {owner.patient} {text}")
+
+
+def revise(out: Path, files: Mapping[str, str]) -> None:
+    with output_folder(out) as output, output.revised() as folder:
+        for name, text in files.items():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_text(text)
+
+
+def write_part(out: Path, files: Mapping[str, str]) -> None:
+    with output_folder(out) as output, output.part("cohort") as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -127,11 +140,16 @@ def test_records_and_what_systems_put_everywhere_stay(out: Path) -> None:
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_while_writing_leaves_the_old_result(out: Path, error: BaseException) -> None:
     before = contents(out)
-    with pytest.raises((OutputError, KeyboardInterrupt)), output_folder(out) as output:
-        output.claim(A)
-        with output.new() as folder:
-            (folder / "half").write_text("half")
-            raise error
+
+    def failing() -> None:
+        with output_folder(out) as output:
+            output.claim(A)
+            with output.new() as folder:
+                (folder / "half").write_text("half")
+                raise error
+
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        failing()
     assert contents(out) == before
     assert list(out.parent.iterdir()) == [out]
 
@@ -242,7 +260,9 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     running = [subprocess.Popen([*words, f"by {n}"]) for n in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert is_whole(tmp_path / "out")
-    assert len({text.split()[-1] for n, text in contents(tmp_path / "out").items() if n != MANIFEST_FILE}) == 1
+    assert (
+        len({text.split()[-1] for n, text in contents(tmp_path / "out").items() if n != MANIFEST_FILE}) == 1
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -259,7 +279,10 @@ class TestRehearsal:
         deep = tmp_path
         while len(str(deep)) < 4096 - 200:
             deep = deep / ("d" * 150)
-        with pytest.raises(OutputError, match="too long"), output_folder(deep / ("d" * (4050 - len(str(deep))))):
+        with (
+            pytest.raises(OutputError, match="too long"),
+            output_folder(deep / ("d" * (4050 - len(str(deep))))),
+        ):
             pass
         assert list(tmp_path.iterdir()) == []
 
@@ -353,10 +376,8 @@ class TestRevised:
 
     def test_a_file_of_somebody_else_is_not_replaced(self, out: Path) -> None:
         (out / "recurrence.nii.gz").write_text("mine")
-        with pytest.raises(OutputError, match="somebody else"), output_folder(out) as output:
-            with output.revised() as folder:
-                (folder / "recurrence.nii.gz").unlink()
-                (folder / "recurrence.nii.gz").write_text("later")
+        with pytest.raises(OutputError, match="somebody else"):
+            revise(out, {"recurrence.nii.gz": "later"})
         assert (out / "recurrence.nii.gz").read_text() == "mine"
 
     def test_without_hard_links(self, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,17 +398,13 @@ class TestPart:
         (tmp_path / "patient_1").mkdir()
         (tmp_path / "notes.txt").write_text("mine")
         for text in ("one", "two"):
-            with output_folder(tmp_path) as output, output.part("cohort") as folder:
-                (folder / "cohort.tsv").write_text(text)
-        with output_folder(tmp_path) as output, output.part("cohort") as folder:
-            (folder / "cohort.html").write_text("page")
+            write_part(tmp_path, {"cohort.tsv": text})
+        write_part(tmp_path, {"cohort.html": "page"})
         assert (tmp_path / "cohort.tsv").read_text() == "two"
         assert set(read_manifest(tmp_path).files) == {"cohort.tsv", "cohort.html"}
         (tmp_path / "cohort.tsv").write_text("edited by hand")
-        with pytest.raises(OutputError, match="somebody else"), output_folder(tmp_path) as output:
-            with output.part("cohort") as folder:
-                (folder / "cohort.tsv").write_text("three")
-                (folder / "cohort.html").write_text("three")
+        with pytest.raises(OutputError, match="somebody else"):
+            write_part(tmp_path, {"cohort.tsv": "three", "cohort.html": "three"})
         assert (tmp_path / "cohort.tsv").read_text() == "edited by hand"
         assert (tmp_path / "cohort.html").read_text() == "page"
         assert not list(tmp_path.glob(".*"))
