@@ -13,6 +13,7 @@ import numpy as np
 
 from gliodil.data import checks
 from gliodil.data.barriers import resample_sheets
+from gliodil.data.dicom.headers import is_dicom, item, read_header, text
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
@@ -132,9 +133,8 @@ def choose_inputs(
         others, warnings, found_ct = dicom.unused, list(dicom.notes), dicom.planning
         chosen |= {role: one.files[0] for role, one in dicom.roles.items()}
         series |= {role: one for role, one in dicom.roles.items() if role != "seg"}
-    planning = choose_ct(
-        ct, found_ct.get("ct", ()), folder, registrations=reg, found_registrations=found_ct.get("reg", ())
-    )
+    clinics = registrations(reg, found_ct.get("reg", ()))
+    planning = choose_ct(ct, found_ct.get("ct", ()), folder, clinics)
     if "seg" not in chosen:
         seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
         seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
@@ -165,7 +165,11 @@ def choose_inputs(
     owned += [] if planning is None else [Owned.of_series("planning CT", planning.series)]
     owned += [Owned.of_file(role, path) for role, path in chosen.items() if role not in used]
     require_one_patient(owned, stated=same_patient)
-    graph = registrations(reg, found_ct.get("reg", ()))
+    graph = clinics.graph
+    seen_series = (*used.values(), *others, *(() if planning is None else (planning.series,)))
+    warnings += clinics.unused(
+        [one.frame_of_reference for one in seen_series] + [_stated_frame(path) for path in chosen.values()]
+    )
     if not register:
         for role, note in _unrelated(used, graph, needed=("pet", *named)).items():
             warnings.append(note)
@@ -232,11 +236,8 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         oedema = segmentation.mask(convention.oedema)
         warnings += checks.check_enhancement(volumes["t1c"], segmentation.mask(convention.enhancing), oedema)
     if planning is not None:
-        sources.append(
-            _source(
-                "ct", planning.series.files[0], planning.series.volume(), planning.series, resampled=False
-            )
-        )
+        one = planning.series
+        sources.append(_source("ct", one.files[0], one.volume(), one, resampled=False))
     return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings), planning)
 
 
@@ -346,6 +347,14 @@ def _unrelated(series: Mapping[str, Series], graph: FrameGraph, *, needed: Colle
             "they lie to each other (--reg FILE would, or --register)"
         )
     return notes
+
+
+def _stated_frame(path: Path) -> str:
+    """Return the frame of reference that a DICOM file states, "" for any other file."""
+    if not is_dicom(path) or (header := read_header(path)) is None:
+        return ""
+    referenced = item(header, "ReferencedFrameOfReferenceSequence")
+    return text(header, "FrameOfReferenceUID") or text(referenced, "FrameOfReferenceUID")
 
 
 def _into_frame(segmentation: Volume, inputs: ChosenInputs) -> tuple[Volume, list[str]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -114,47 +115,92 @@ class PlanningCT:
         return self.link
 
 
+@dataclass(frozen=True)
+class Registrations:
+    """The clinic's registration objects.
+
+    Attributes
+    ----------
+    graph
+        Their links.
+    files
+        Those that could be read.
+    problems
+        Why others cannot be used: deformable, scaling, damaged.
+    """
+
+    graph: FrameGraph = field(default_factory=FrameGraph)
+    files: tuple[Path, ...] = ()
+    problems: tuple[GliodilError, ...] = ()
+
+    def unused(self, frames: Iterable[str]) -> tuple[str, ...]:
+        """Return sentences on objects that cannot be used, and on links that join none of the patient's frames."""
+        known = sorted({frame for frame in frames if frame})
+        joined = any(self.graph.path(a, b) is not None for a, b in combinations(known, 2))
+        texts = [
+            f"registration object not used: {problem.problem.rstrip('.')} ({Path(problem.file or '').name})"
+            for problem in self.problems
+        ]
+        if self.files and not joined:
+            names = ", ".join(path.name for path in self.files)
+            texts.append(f"registration object not used: {names} relates none of the images to each other")
+        return tuple(texts)
+
+
+def registrations(given: Iterable[Path], found: Iterable[Series]) -> Registrations:
+    """Return what the clinic's registration objects say; one that was given must be rigid, others may be anything.
+
+    Raises
+    ------
+    ImageFileError, GeometryError
+        If one that was given is none, or not rigid.
+    """
+    links: list[Link] = []
+    files: list[Path] = []
+    problems: list[GliodilError] = []
+    for path in given:
+        links += read_registration(path)
+        files.append(Path(path))
+    for one in found:
+        try:
+            links += read_registration(one.files[0])
+        except GliodilError as problem:
+            problems.append(problem)
+        else:
+            files.append(one.files[0])
+    return Registrations(FrameGraph(tuple(links)), tuple(files), tuple(problems))
+
+
 def choose_ct(
-    named: Path | None,
-    found: Sequence[Series],
-    folder: Path | None,
-    *,
-    registrations: Iterable[Path],
-    found_registrations: Sequence[Series],
+    named: Path | None, found: Sequence[Series], folder: Path | None, clinics: Registrations
 ) -> PlanningCT | None:
-    """Return the planning CT among what was named and what a folder holds, and its registration objects.
+    """Return the planning CT among what was named and what a folder holds.
 
     Parameters
     ----------
     named
         Folder or file given by the user; `none` to plan without one.
-    found, found_registrations
-        CTs and registration objects of the patient's folder.
-    registrations
-        Registration objects given by the user.
+    found
+        CTs of the patient's folder.
+    clinics
+        The clinic's registration objects.
 
     Raises
     ------
     InputError
-        If several CTs could be meant, or registrations are given without a CT.
+        If several CTs could be meant.
     GeometryError
-        If the CT is no regular volume, or a registration that was given is not rigid.
+        If the CT is no regular volume, or states no frame of reference.
     """
-    given = [Path(path) for path in registrations]
-    graph = FrameGraph()
-    files: list[Path] = []
-    for path in given:
-        graph = FrameGraph((*graph.links, *read_registration(path)))
-        files.append(path)
     if named is not None and str(named) == NO_CT:
         return None
     series = series_at(named, "ct") if named is not None else _only(found, folder)
     if series is None:
         return None
     if series.problem is not None:
-        series.problem.remedy = f"{series.problem.remedy or ''}; or plan without it (--ct {NO_CT})".lstrip(
-            "; "
-        )
+        old = series.problem.remedy
+        without = f"plan without it (--ct {NO_CT})"
+        series.problem.remedy = f"{old}; or {without}" if old else without
         raise series.problem
     if not series.frame_of_reference:
         raise GeometryError(
@@ -164,27 +210,7 @@ def choose_ct(
             found="none",
             remedy="export the series again with its identifiers",
         )
-    problems: list[GliodilError] = []
-    for one in found_registrations:
-        try:
-            links = read_registration(one.files[0])
-        except GliodilError as problem:
-            problems.append(problem)
-            continue
-        graph = FrameGraph((*graph.links, *links))
-        files.append(one.files[0])
-    return PlanningCT(series, graph, tuple(files), problems=tuple(problems))
-
-
-def registrations(given: Iterable[Path], found: Iterable[Series]) -> FrameGraph:
-    """Return what the clinic's registration objects say; those of a folder that are not rigid say nothing."""
-    links = [link for path in given for link in read_registration(path)]
-    for one in found:
-        try:
-            links += read_registration(one.files[0])
-        except GliodilError as problem:
-            logger.info("%s", problem)
-    return FrameGraph(tuple(links))
+    return PlanningCT(series, clinics.graph, clinics.files, problems=clinics.problems)
 
 
 def _only(found: Sequence[Series], folder: Path | None) -> Series | None:
@@ -246,7 +272,6 @@ def related(
         )
         return replace(planning, link=given, notes=(*planning.notes, *notes))
     if given is None:
-        notes += [f"registration object not used: {problem.problem}" for problem in planning.problems]
         return replace(planning, link=own, notes=(*planning.notes, *notes))
     apart = difference_mm(given, own, _head(image, target))
     if apart > NOTABLE_MM:

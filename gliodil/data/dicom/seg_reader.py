@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gliodil.data.dicom.objects import header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
+from gliodil.data.dicom.seg_sheared import sheared_voxels
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError, MissingExtraError
 
@@ -153,6 +154,8 @@ def _voxels(data: Any, number: int, path: Path) -> tuple[NDArray[Any], NDArray[n
     with header_access(DAMAGED, file=path, expected=READABLE):
         geometry = data.get_volume_geometry(allow_missing_positions=True)
         size = None if geometry is None else int(np.prod([float(n) for n in geometry.spatial_shape]))
+        if geometry is None and (sheared := sheared_voxels(data, number, LARGEST)) is not None:
+            return sheared[0], LPS_RAS @ sheared[1]
         if size is not None and size <= LARGEST:
             volume = data.get_volume(segment_numbers=[number], allow_missing_positions=True)
     if volume is None:
