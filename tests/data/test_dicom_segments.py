@@ -11,6 +11,7 @@ import pytest
 from dicom_series import write_series
 
 from gliodil.data import Volume, load_patient
+from gliodil.data.dicom.objects import image_source
 from gliodil.data.dicom.seg_reader import read_segments
 from gliodil.data.dicom.series import find_series
 from gliodil.data.segmentation import read_mask
@@ -36,7 +37,7 @@ def write(
     numbers = range(1, int(labels.max()) + 1)
     tissue = pydicom.sr.codedict.codes.cid7150.Tissue
     data = highdicom.seg.Segmentation(
-        source_images=list(series.headers),
+        source_images=[image_source(header) for header in series.headers],
         pixel_array=labels.transpose(2, 1, 0).astype(np.uint8),
         segmentation_type=kind,
         segment_descriptions=[
