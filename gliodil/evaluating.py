@@ -49,7 +49,7 @@ def evaluate(
     OutputError
         If the folder cannot be written.
     """
-    from gliodil.data.publish import keep_apart
+    from gliodil.data.ownership import keep_apart
     from gliodil.planning.evaluate import evaluate_recurrence, keep_recurrence
     from gliodil.reporting.folder import finished_folder, put_coverage
 

@@ -23,7 +23,7 @@ from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
 from gliodil.cohort.workers import InProcess, Workers, choose_resources, local_workers, remote_workers
 from gliodil.data.labels import get_convention
-from gliodil.data.publish import keep_apart
+from gliodil.data.ownership import keep_apart
 from gliodil.planning.rules import get_rule
 from gliodil.reporting.folder import ensure_writable
 

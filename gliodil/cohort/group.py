@@ -25,7 +25,7 @@ from gliodil.cohort.run import cohort_files
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
 from gliodil.data.manifest import verified
-from gliodil.data.publish import look_after
+from gliodil.data.stage import look_after
 from gliodil.errors import InputError
 from gliodil.reporting.folder import NOT_FINISHED, PLAN
 from gliodil.reporting.jsonable import read_json, write_json

@@ -17,7 +17,8 @@ from typing import Any
 
 from gliodil.data.lock import held
 from gliodil.data.manifest import read_manifest
-from gliodil.data.publish import KEPT, LOG_FILE, STATUS_DRAFT, STATUS_FILE, run_lock
+from gliodil.data.ownership import KEPT, LOG_FILE, STATUS_DRAFT, STATUS_FILE
+from gliodil.data.stage import run_lock
 from gliodil.errors import GliodilError, InputError, OutputError
 from gliodil.logs import is_log
 from gliodil.reporting.jsonable import read_json, write_json

@@ -26,7 +26,7 @@ from gliodil.cohort.status import (
     write_status,
 )
 from gliodil.cohort.validate import Check, Request, decide
-from gliodil.data.publish import LOG_FILE
+from gliodil.data.ownership import LOG_FILE
 from gliodil.data.registration.prepare import restore
 from gliodil.errors import BusyError, GliodilError, OutputError
 from gliodil.logs import logged_to

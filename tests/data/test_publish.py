@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from gliodil.data import exchange, publish
+from gliodil.data import exchange, place
 from gliodil.data.manifest import MANIFEST_FILE, Owner, read_manifest, verified
-from gliodil.data.publish import keep_apart, output_folder
+from gliodil.data.ownership import keep_apart
+from gliodil.data.publish import output_folder
 from gliodil.errors import BusyError, InputError, OutputError
 
 A, B = Owner("plan", "a", "1", "x"), Owner("plan", "b", "2", "y")
@@ -335,7 +336,7 @@ class TestRehearsal:
         out, rename = tmp_path / "out", os.rename
         out.mkdir()
         number = out.stat().st_ino
-        monkeypatch.setattr(publish, "_is_mount", lambda path: path == out)
+        monkeypatch.setattr(place, "_is_mount", lambda path: path == out)
 
         def crossing(source: str, target: str) -> None:
             assert all(out in Path(each).parents for each in (source, target))
