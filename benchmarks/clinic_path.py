@@ -346,9 +346,10 @@ def main() -> int:
                 continue
             figures, wrong = faults(folder, way)
         seconds = time.perf_counter() - started
+        foreign = f"{figures['rt-utils']:10.3f}{figures['dcmrtstruct2nii']:14.3f}"
         print(
             f"{name:<16}{figures['mean']:6.2f}{figures['max']:7.2f}{figures['dice']:8.3f}{figures['spread']:8.2f}"
-            f"{figures['difference']:8.2f}{figures['rt-utils']:10.3f}{figures['dcmrtstruct2nii']:14.3f}{seconds:6.0f}  {'; '.join(wrong)}",
+            f"{figures['difference']:8.2f}{foreign}{seconds:6.0f}  {'; '.join(wrong)}",
             flush=True,
         )
         bad += bool(wrong)
