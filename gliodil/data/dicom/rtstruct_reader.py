@@ -1,11 +1,9 @@
 """Masks from an RT Structure Set, on a given grid.
 
 Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together at voxel
-centres (``contours.fill``): loops within loops are holes, overlapping loops are united, one that is there twice counts
-once. Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
-
-Where up to LARGEST_GAP slices in a row have no contour between two that overlap, they were forgotten, or drawn on every
-other slice: the outline is interpolated between them (signed distances, linearly), and said.
+centres (``filling``): loops within loops are holes, overlapping loops are united, one that is there twice counts once.
+Nothing rests on the images a contour names: any grid with slices in the contours' planes will do. Slices left out
+between others are filled on request (``bridging``).
 """
 
 from __future__ import annotations
@@ -13,15 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from gliodil.data.dicom.contours import fill
+from gliodil.data.dicom.bridging import bridge
+from gliodil.data.dicom.filling import fill_together
 from gliodil.data.dicom.headers import items, text
 from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
@@ -32,8 +29,8 @@ PLANE_TOLERANCE = 0.1
 """Fraction of the slice distance by which a contour may be off the middle of its slice."""
 AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
 """Types of contours that enclose something; the last is a closed contour that software put between drawn ones."""
-LARGEST_GAP = 3
-"""Slices without contour in a row that are interpolated."""
+BRIDGED_MM = 10.0
+"""Height of slices left out between others of one body up to which they are interpolated."""
 
 Points = NDArray[np.float64]
 
@@ -75,10 +72,12 @@ def structure_frames(header: Any) -> tuple[dict[str, str], set[str]]:
     return frames, named
 
 
-def read_structures(path: Path | str, grid: Volume, *, names: Collection[str]) -> Structures:
-    """Return the named structures that enclose something; those that do not are said, not refused.
+def read_structures(
+    path: Path | str, grid: Volume, *, names: Collection[str], bridged_mm: float = BRIDGED_MM
+) -> Structures:
+    """Return the named structures that enclose something; what is odd about them is said, not refused.
 
-    Errors as for `read_rtstruct`.
+    Gaps of up to `bridged_mm` between slices of one body are filled. Errors as for `read_rtstruct`.
     """
     path = Path(path)
     contours = _contours(path, None, names)
@@ -104,8 +103,8 @@ def read_structures(path: Path | str, grid: Volume, *, names: Collection[str]) -
     _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
     masks = {}
     for name, found in planes.items():
-        masks[name], gaps = _filled(found, axis, grid, path)
-        notes += [f"{path.name}: {name} {gap}" for gap in gaps]
+        masks[name], said = _filled(found, axis, grid, path, bridged_mm)
+        notes += [f"{path.name}: {name} {what}" for what in said]
     return Structures(masks, tuple(notes))
 
 
@@ -116,7 +115,7 @@ def read_rtstruct(
     names: Collection[str] | None = None,
     frame_of_reference: str | None = None,
 ) -> Mapping[str, Volume]:
-    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name.
+    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name, as they were drawn.
 
     Parameters
     ----------
@@ -159,7 +158,7 @@ def read_rtstruct(
             raise LabelError(
                 f"The structure {name} is empty.", file=path, expected="closed contours", found="none"
             )
-    return read_structures(path, grid, names=wanted).masks
+    return read_structures(path, grid, names=wanted, bridged_mm=0).masks
 
 
 def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
@@ -292,39 +291,26 @@ def _check_thickness(planes: set[int], grid: Volume, path: Path) -> None:
 
 
 def _filled(
-    planes: Mapping[int, list[Loop]], axis: int, grid: Volume, path: Path
+    planes: Mapping[int, list[Loop]], axis: int, grid: Volume, path: Path, bridged_mm: float
 ) -> tuple[Volume, list[str]]:
-    """Return the mask, and what is to be said of slices without contour."""
+    """Return the mask, and what is to be said of its contours."""
     mask = np.zeros(grid.shape, np.uint8)
     view = np.moveaxis(mask, axis, 2)
+    doubled = crossing = 0
     for plane, loops in planes.items():
-        parity = any(loop.parity for loop in loops)
-        view[:, :, plane] = fill(
-            [loop.points for loop in loops], (view.shape[0], view.shape[1]), parity=parity
-        )
-    spacing = [grid.spacing[other] for other in range(3) if other != axis]
-    made, left = 0, []
-    drawn = [plane for plane in sorted(planes) if view[:, :, plane].any()]
-    for low, high in pairwise(drawn):
-        between = high - low - 1
-        if between == 0 or not (view[:, :, low] & view[:, :, high]).any():  # two lesions, one above the other
-            continue
-        if between > LARGEST_GAP:
-            left.append(f"has no contour on {between} slices in a row, and is read so")
-            continue
-        below, above = (_depth(view[:, :, k] != 0, spacing) for k in (low, high))
-        for k in range(low + 1, high):
-            share = (k - low) / (high - low)
-            view[:, :, k] = (1 - share) * below + share * above > 0
-        made += between
-    said = [f"has no contour on {made} slices between others; interpolated there"] if made else []
-    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame), said + left
-
-
-def _depth(inside: NDArray[np.bool_], spacing: list[float]) -> NDArray[np.float64]:
-    """Return the signed distance to the outline [mm], positive inside, zero midway between pixels in and out."""
-    within, beyond = (ndimage.distance_transform_edt(one, sampling=spacing) for one in (inside, ~inside))
-    return np.asarray(within - beyond)
+        exclusive = any(loop.parity for loop in loops)
+        found = fill_together([loop.points for loop in loops], view.shape[:2], exclusive=exclusive)
+        view[:, :, plane] = found.mask
+        doubled, crossing = doubled + found.doubled, crossing + found.crossing
+    said = []
+    if doubled:
+        said.append(f"has {doubled} contours twice; each counts once")
+    if crossing:
+        said.append(f"has {crossing} contours that overlap; they are united")
+    if bridged_mm > 0:
+        x, y = (grid.spacing[other] for other in range(3) if other != axis)
+        said += bridge(view, (x, y, grid.spacing[axis]), bridged_mm)
+    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame), said
 
 
 def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:
