@@ -30,6 +30,7 @@ from gliodil.data.dicom.headers import (
     value,
 )
 from gliodil.data.dicom.modality import MODALITY_ROLES, is_localizer, role_of
+from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
 from gliodil.data.gate import EMPTY, look_through
@@ -67,8 +68,8 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
-    patient_id: str = ""
-    """PatientID, "" if none is stated; compared, never shown."""
+    person: Person = field(default_factory=Person)
+    """Whose it is; compared, never shown."""
 
     @property
     def name(self) -> str:
@@ -273,8 +274,8 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
-        return Series(uid, shown, called, modality, role_of(header), files, patient_id=owner, **more)
+        modality, person = text(header, "Modality").upper(), person_of(header)
+        return Series(uid, shown, called, modality, role_of(header), files, person=person, **more)
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
@@ -286,12 +287,13 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
-    if len({text(header, "PatientID") for _, header in members} - {""}) > 1:
+    persons = list(dict.fromkeys(person_of(header) for _, header in members))
+    if any(one.is_another_than(persons[0]) for one in persons[1:]):
         problem: InputError = InputError(
             f"Files of several patients are mixed in {name}.",
             file=files[0],
             expected="one patient per series",
-            found="several PatientIDs under one SeriesInstanceUID",
+            found="two patients under one SeriesInstanceUID",
             remedy="keep each patient in a folder of their own, or export the series again",
         )
         yield make(called, files, problem=problem)
