@@ -271,7 +271,7 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_publish import write; from pathlib import Path\n"
         "from gliodil.errors import BusyError\n"
-        "for n in range(20):\n"
+        "for n in range(6):\n"
         "    try: write(Path(sys.argv[2]), text=sys.argv[3])\n"
         "    except BusyError: pass\n"
     )
