@@ -49,7 +49,7 @@ def enter(stack: ExitStack, stage: Path, path: Path, wait_s: float) -> None:
                 remedy="wait until it has finished, or choose another folder with --out",
             )
     else:
-        raise FileNotFoundError("the folder keeps being removed")
+        raise FileNotFoundError("no folder can be created there")
     stack.callback(_leave, stage)
     _complete(stage)
 

@@ -145,6 +145,17 @@ def test_records_and_what_systems_put_everywhere_stay(out: Path) -> None:
     assert not read_manifest(out).damage(out)
 
 
+@pytest.mark.parametrize("name", ["sub", "figures/sub"])
+def test_a_result_does_not_lie_in_another(out: Path, name: str) -> None:
+    before = contents(out)
+    with pytest.raises(OutputError, match="lies in another result"):
+        write(out / name)
+    assert contents(out) == before
+    assert not (out / name).exists()
+    write_part(out.parent / "cohort", {"cohort.tsv": "of many"})
+    write(out.parent / "cohort/patient")
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_while_writing_leaves_the_old_result(out: Path, error: BaseException) -> None:
     before = contents(out)
@@ -260,7 +271,7 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_publish import write; from pathlib import Path\n"
         "from gliodil.errors import BusyError\n"
-        "for n in range(20):\n"
+        "for n in range(6):\n"
         "    try: write(Path(sys.argv[2]), text=sys.argv[3])\n"
         "    except BusyError: pass\n"
     )
