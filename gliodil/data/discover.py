@@ -64,7 +64,20 @@ _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 _OTHER_KINDS = frozenset(
-    ("bold", "boldref", "sbref", "dwi", "dwiref", "epi", "asl", "m0scan", "fmap", "fieldmap", "phasediff", "rest")
+    (
+        "bold",
+        "boldref",
+        "sbref",
+        "dwi",
+        "dwiref",
+        "epi",
+        "asl",
+        "m0scan",
+        "fmap",
+        "fieldmap",
+        "phasediff",
+        "rest",
+    )
 )
 """Words of images of another kind: a mask or a T1 map of theirs is on their grid."""
 
@@ -140,7 +153,9 @@ def find_files(folder: Path | str) -> FoundFiles:
 
 
 def _images(tree: Tree) -> list[Path]:
-    return sorted(path for path in (*tree.files, *tree.unread) if is_nifti_name(path.name) and not path.is_dir())
+    return sorted(
+        path for path in (*tree.files, *tree.unread) if is_nifti_name(path.name) and not path.is_dir()
+    )
 
 
 def _no_images(folder: Path, tree: Tree) -> InputError:

@@ -113,7 +113,8 @@ def is_diffusion(header: Any) -> bool:
     shared = item(header, "SharedFunctionalGroupsSequence")
     groups = items(header, "PerFrameFunctionalGroupsSequence")
     return any(
-        (number(item(group, "MRDiffusionSequence"), "DiffusionBValue") or 0) > 0 for group in (shared, *groups)
+        (number(item(group, "MRDiffusionSequence"), "DiffusionBValue") or 0) > 0
+        for group in (shared, *groups)
     )
 
 
