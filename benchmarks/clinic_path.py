@@ -145,7 +145,7 @@ def make(folder: Path, way: Way) -> list[str]:
         kind = "label" if role == "brain" else "scalar"
         write_nifti(Volume(data, affine, kind=kind), folder / "P" / f"{role}.nii.gz")
     middle = (link @ [0, 0, 0, 1])[:3]
-    ct_shape, ct_affine = geometry(CT_SPACING, (230, 250, 200), middle + np.array([4, -6, 5]), way.tilt)
+    ct_shape, ct_affine = geometry(CT_SPACING, (240, 240, 190), middle + np.array([4, -6, 5]), way.tilt)
     ct = on_grid(ct_shape, ct_affine, np.linalg.inv(link), 2)
     ct_series = write_series(
         folder / "P" / "CT", ct["hu"], ct_affine, modality="CT", description="planning CT", number=7,
@@ -276,6 +276,7 @@ def rt_utils(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> str:
         from rt_utils import RTStructBuilder
     except ImportError:
         return ABSENT
+    # Its masks of images that are not square are wrong; the CT here is square.
     found = RTStructBuilder.create_from(str(folder / "P" / "CT"), str(folder / "out" / "ct" / "rtstruct.dcm"))
     return _compared({name: found.get_roi_mask_by_name(name).transpose(1, 0, 2) for name in masks}, masks)
 
@@ -288,6 +289,7 @@ def dcmrtstruct2nii(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> str:
         return ABSENT
     import nibabel as nib
 
+    pydicom.read_file = pydicom.dcmread  # what pydicom 3 took out, and it still calls
     out, path = folder / "foreign", folder / "out" / "ct" / "rtstruct.dcm"
     convert(str(path), str(folder / "P" / "CT"), str(out), convert_original_dicom=False)
     read = {

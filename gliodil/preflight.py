@@ -35,8 +35,12 @@ def check(
     exclude: Collection[str] = (),
     register: bool = False,
     overwrite: bool = False,
+    relate: bool = True,
 ) -> tuple[str, ...]:
-    """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`."""
+    """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`.
+
+    Without `relate` the planning CT is not registered yet, which takes a minute.
+    """
     from gliodil.data.registration.prepare import needs_tissue
     from gliodil.inference.case import set_up
     from gliodil.planning.resected import as_before_surgery
@@ -47,8 +51,9 @@ def check(
         planned = check_request(
             patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
-        related = on_planning_ct(patient, rule)
-        planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
+        if relate:
+            related = on_planning_ct(patient, rule)
+            planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned
         rule = get_rule(rule) if isinstance(rule, str) else rule
