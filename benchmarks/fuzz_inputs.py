@@ -33,6 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from dicom_fuzz import TooSlowError, mutate, outcome, read_everything, write_small
 
+import gliodil.planning
 from gliodil.cohort.bids import find_subjects
 from gliodil.cohort.inputs import find_rows
 from gliodil.cohort.recipes import get_recipe, packaged
@@ -152,13 +153,14 @@ DATASET = {
     ],
 }
 TABLE = "patient_id\tfolder\tseg\tlabel_convention\tdensity:other\nA\ta\t\tbrats-2023\td.nii\nB b\tb\tb/seg.nii\t\t\n"
-RULE = 'name = "x"\nversion = "1"\ngtv = ["enhancing"]\nbarriers = []\nsource = "s"\ndescription = "d"\nmargin_mm = 15\n'
 
 
 def text_kinds(root: Path) -> list[Kind]:
     """Return a data set's JSON, a dataset_description.json, a table, a rule, and every packaged recipe's file."""
     recipes = Path(sys.modules[get_recipe.__module__].__file__ or "").parent / "recipes"
     description = json.dumps({"Name": "x", "BIDSVersion": "1.9.0"})
+    rules = Path(gliodil.planning.__file__ or "").parent / "rules"
+    rule = (rules / "benchmark-15mm.toml").read_text(encoding="utf-8")
     out = root / "out"
     given: list[tuple[str, str, Callable[[Path], Any]]] = [
         (
@@ -168,7 +170,7 @@ def text_kinds(root: Path) -> list[Kind]:
         ),
         ("dataset_description.json", description, lambda path: find_subjects(path.parent, out)),
         ("table.tsv", TABLE, lambda path: [row.find() for row in find_rows(path, out)]),
-        ("rule.toml", RULE, lambda path: get_rule(str(path))),
+        ("rule.toml", rule.replace('name = "', 'name = "own-', 1), lambda path: get_rule(str(path))),
     ]
     for name in packaged():
         text = (recipes / f"{name}.toml").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -331,10 +331,10 @@ def read_table(
     """
     text = read_text(path, expected=expected, largest=largest, zeros=True)
     with parsing("The table cannot be read.", file=path, expected=expected):
-        quoting = (
-            csv.QUOTE_NONE if text.count('"') % 2 else csv.QUOTE_MINIMAL
-        )  # a stray one would swallow rows
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", quoting=quoting)
+        quoting: Literal[0, 3] = 3 if text.count('"') % 2 else 0  # a stray one would swallow rows
+        reader: csv.DictReader[str] = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="\t", quoting=quoting
+        )
         rows = [row for row in reader if any(row.values())]
         return [name.strip() for name in reader.fieldnames or ()], [
             {key if key is None else key.strip(): cell for key, cell in row.items()} for row in rows

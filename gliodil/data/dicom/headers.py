@@ -50,7 +50,7 @@ PRIVATE_B_VALUES = {
 }
 """Creator of a private block to where its name and the b-value stand in it."""
 
-_FIELDS = (
+_FIELDS: tuple[str | int, ...] = (
     *IDENTIFIERS,
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
     *(
