@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gliodil.data.manifest import read_manifest
 from gliodil.errors import GliodilError, OutputError, visible
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -86,9 +87,20 @@ def log_file(path: Path) -> logging.Handler:
             raise _no_log(path, "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file")
         if found is not None and not is_log(path):
             raise _no_log(path, "a file with other content, which is left alone")
+        if any(_is_result(folder) for folder in path.resolve().parents):
+            raise _no_log(path, "a place in a folder of results, which is kept as it was written")
         return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except (OSError, ValueError) as error:
         raise _no_log(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _is_result(folder: Path) -> bool:
+    """Whether a folder is the result of a command, all of whose files are listed."""
+    try:
+        manifest = read_manifest(folder)
+    except GliodilError:
+        return False
+    return manifest is not None and manifest.owner.kind != "cohort"
 
 
 def _no_log(path: Path, found: str) -> OutputError:

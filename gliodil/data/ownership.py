@@ -72,7 +72,7 @@ def check_own(folder: Path, stays: Callable[[Path], bool]) -> Manifest | None:
 def own_manifest(folder: Path) -> tuple[Manifest | None, bool]:
     """Return the folder's manifest, and whether there is something else of that name."""
     try:
-        return read_manifest(folder), False
+        return (None, True) if (folder / MANIFEST_FILE).is_symlink() else (read_manifest(folder), False)
     except InputError:
         return None, True
 

@@ -68,7 +68,8 @@ def add_ct(folder: Path, name: str = "CT", **more: object) -> list[Path]:
 
 
 def related_patient(folder: Path, **more: object) -> Patient:
-    return on_planning_ct(load_patient(folder, labels="brats-2023", **more), RULE)  # type: ignore[arg-type]
+    labels = "brats-2023" if (folder / "seg.nii.gz").exists() else None
+    return on_planning_ct(load_patient(folder, labels=labels, **more), RULE)  # type: ignore[arg-type]
 
 
 def test_a_ct_in_the_folder_is_the_planning_ct(folder: Path, registrations: list[str]) -> None:
@@ -232,6 +233,36 @@ class TestDrawnOnTheCT:
         folder = drawn.places[0]
         with pytest.raises(GliodilError):
             load_patient(folder, ct="none")
+
+
+def test_a_nifti_segmentation_on_the_grid_of_the_ct_was_drawn_there(folder: Path) -> None:
+    add_ct(folder)
+    write_reg(folder / "RE.dcm", *USUAL)
+    ct = load_patient(folder, labels="brats-2023").planning
+    assert ct is not None
+    grid = ct.series.volume()
+    world = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    ball = np.linalg.norm(world - (MR_TO_CT @ [*CENTRE, 1])[:3], axis=-1) <= RADIUS_MM
+    write_nifti(grid.with_data(3 * ball.astype(np.uint8), kind="label"), folder / "seg.nii.gz")
+    patient = related_patient(folder)
+    assert patient.planning is not None
+    assert patient.planning.drawn is not None
+    centre = patient.segmentation.to_world(np.argwhere(patient.core)).mean(axis=0)
+    np.testing.assert_allclose(centre, CENTRE, atol=0.3)
+
+
+def test_a_ct_alone_carries_the_model(tmp_path: Path) -> None:
+    """Maps in the world of the CT, structures drawn on it, no MR: nothing has to be carried."""
+    volumes = ball_volumes()
+    image = volumes["t1c"].with_data(hounsfield(volumes["brain"], volumes["t1c"].data).astype(np.float32))
+    ct = write_ct(tmp_path / "CT", image, np.eye(4))
+    for role in ("brain", "wm", "gm"):
+        write_nifti(volumes[role], tmp_path / f"{role}.nii.gz")
+    write_structures(tmp_path / "RS.dcm", ct, CENTRE, RADIUS_MM, CT_FRAME)
+    patient = related_patient(tmp_path)
+    assert patient.planning is not None
+    assert patient.planning.related_link.origin == "same frame"
+    assert patient.shape == patient.planning.series.shape
 
 
 def test_the_difference_of_two_links_is_the_largest_distance_of_a_point() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from gliodil.data.shapes import carry_labels, carry_mask, signed_distance
 from gliodil.planning.on_ct import PlansOnCT, plans_on_ct
 from gliodil.planning.plan import plan
 from gliodil.planning.plans import Plans
+from gliodil.planning.ranking import Rank
 from gliodil.preflight import on_planning_ct
 from gliodil.reporting.ct import write_on_ct
 
@@ -126,6 +128,36 @@ def test_contours_lie_within_half_a_pixel_of_the_ball(
     away = np.linalg.norm(points * (-1, -1, 1) - (MR_TO_CT @ [*CENTRE, 1])[:3], axis=1)
     assert abs(away.mean() - RADIUS_MM) < 1.0
     assert away.std() < 1.0
+
+
+@pytest.mark.parametrize(("rule", "rank"), [("rtog", None), ("estro-eano-2023", "density")])
+def test_every_target_of_a_rule_is_carried(patient: Patient, rule: str, rank: Rank | None) -> None:
+    """Two phases and PTVs; the phases are nested on the CT too."""
+    one = plan(patient, ball_volumes()["density"], rule=rule, rank=rank)
+    found = plans_on_ct(patient, one)
+    assert set(found.targets) == set(one.volumes_ml)
+    for name, ml in one.volumes_ml.items():
+        assert found.volumes_ml[name] == pytest.approx(ml, rel=0.05), name
+    for phase in ("", "initial_") if one.initial is not None else ("",):
+        standard, model = (found.targets[f"ctv_{phase}{name}"].data > 0 for name in ("standard", "model"))
+        assert standard.sum() == model.sum()
+    if one.initial is not None:
+        for name in ("standard", "trimmed", "model"):
+            inner, outer = (found.targets[f"ctv_{phase}{name}"].data > 0 for phase in ("", "initial_"))
+            assert not (inner & ~outer).any()
+
+
+def test_what_the_ct_does_not_show_is_said(plans: Plans, patient: Patient) -> None:
+    planning = patient.planning
+    assert planning is not None
+    low = planning.related_link.matrix.copy()
+    low[2, 3] -= 75
+    shifted = replace(planning, link=Link(MR_FRAME, CT_FRAME, low, "REG"))
+    found = plans_on_ct(replace(patient, planning=shifted), plans)
+    (warning,) = [text for text in found.warnings if text.startswith("ctv_standard reaches beyond")]
+    ml = centre_and_ml(plans.standard)[1]
+    missing = float(warning.split(":")[1].split("mL")[0])
+    assert missing == pytest.approx(ml - found.volumes_ml["ctv_standard"], abs=0.05 * ml)
 
 
 class TestShapes:
