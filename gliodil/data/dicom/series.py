@@ -29,7 +29,7 @@ from gliodil.data.dicom.headers import (
     text,
     value,
 )
-from gliodil.data.dicom.modality import MODALITY_ROLES, is_localizer, role_of
+from gliodil.data.dicom.modality import MODALITY_ROLES, is_diffusion, is_localizer, is_reformat, role_of
 from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
@@ -68,6 +68,8 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
+    reformat: bool = False
+    """Whether it was computed from another series, on other planes."""
     person: Person = field(default_factory=Person)
     """Whose it is; compared, never shown."""
 
@@ -272,10 +274,24 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     stated, called = number(header, "SeriesNumber"), description([h for _, h in members])
     shown = None if stated is None else int(stated)
 
+    # The image at b = 0 belongs to the others: it is no T2 for it.
+    weighted = any(is_diffusion(header) for _, header in members)
+
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        modality, person = text(header, "Modality").upper(), person_of(header)
-        return Series(uid, shown, called, modality, role_of(header), files, person=person, **more)
+        modality = text(header, "Modality").upper()
+        role = None if weighted else role_of(header)
+        return Series(
+            uid,
+            shown,
+            called,
+            modality,
+            role,
+            files,
+            reformat=is_reformat(header),
+            person=person_of(header),
+            **more,
+        )
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
