@@ -277,7 +277,7 @@ def related(
     apart = difference_mm(given, own, points)
     if apart > NOTABLE_MM:
         notes.append(
-            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the head; "
+            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the brain; "
             "the clinic's is used: look at the figure of it"
         )
     return replace(planning, link=given, own=own, difference_mm=apart, notes=(*planning.notes, *notes))
