@@ -213,6 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     carrying.add_argument(
         "--labels", action="store_true", help="the image holds labels: take the nearest voxel"
     )
+    carrying.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
 
     command("doctor", "show versions, devices, extras and threads")
     return parser

@@ -198,6 +198,7 @@ def _apply_transform(arguments: argparse.Namespace, terminal: Terminal) -> None:
                 onto=arguments.onto,
                 inverse=arguments.inverse,
                 labels=arguments.labels,
+                overwrite=arguments.overwrite,
             )
         )
     )

@@ -14,9 +14,11 @@ from gliodil.data.manifest import MANIFEST_FILE, Manifest, Owner, file_hash, rea
 from gliodil.data.place import resolved
 from gliodil.errors import InputError, OutputError
 
+COHORT = "cohort"
 STATUS_FILE, LOG_FILE = "status.json", "run.log"
-STATUS_DRAFT = ".status.json.new"
-KEPT = frozenset({STATUS_FILE, STATUS_DRAFT, LOG_FILE, ".DS_Store", "Thumbs.db", "desktop.ini"})
+STATUS_DRAFT, STATUS_DAMAGED = ".status.json.new", "status.damaged.json"
+_EVERYWHERE = (".DS_Store", "Thumbs.db", "desktop.ini")
+KEPT = frozenset({STATUS_FILE, STATUS_DRAFT, STATUS_DAMAGED, LOG_FILE, *_EVERYWHERE})
 """Entries of a folder of results that stay when it is exchanged: a cohort's records, and what systems put everywhere."""
 
 
@@ -69,10 +71,37 @@ def check_own(folder: Path, stays: Callable[[Path], bool]) -> Manifest | None:
     return manifest
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a folder within a result: that is kept as it was written.
+
+    Raises
+    ------
+    OutputError
+        Then.
+    """
+    if (above := result_above(folder)) is not None:
+        raise OutputError(
+            "The output folder lies in another result.",
+            file=folder,
+            expected="a folder apart from other results",
+            found=f"one in {above.name}",
+            remedy="choose another one with --out",
+        )
+
+
+def result_above(path: Path) -> Path | None:
+    """Return the folder of a result in which a path lies, None if in none; a cohort's is one of many results."""
+    for folder in path.parents:
+        manifest, _ = own_manifest(folder)
+        if manifest is not None and manifest.owner.kind != COHORT:
+            return folder
+    return None
+
+
 def own_manifest(folder: Path) -> tuple[Manifest | None, bool]:
     """Return the folder's manifest, and whether there is something else of that name."""
     try:
-        return read_manifest(folder), False
+        return (None, True) if (folder / MANIFEST_FILE).is_symlink() else (read_manifest(folder), False)
     except InputError:
         return None, True
 

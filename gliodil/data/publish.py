@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gliodil.data.exchange import Exchange
 from gliodil.data.manifest import MANIFEST_FILE, Manifest, Owner, listed, read_manifest, walk, write_manifest
-from gliodil.data.ownership import KEPT, check_own, check_same, is_as, own_manifest, strange
+from gliodil.data.ownership import KEPT, check_own, check_place, check_same, is_as, own_manifest, strange
 from gliodil.data.place import home_of, make_folders, rehearse, remove_empty, resolved, unwritable
 from gliodil.data.stage import WHOLE, enter, is_begun, look_after, stage_name
 
@@ -251,6 +251,7 @@ def output_folder(
         stack.callback(remove_empty, made)
         try:
             path = resolved(out)
+            check_place(path)
             home = home_of(path)
             make_folders(home, made)
             stage = home / stage_name(path)

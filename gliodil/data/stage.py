@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from gliodil.data.exchange import JOURNAL_FILE, clear, recover
@@ -47,7 +49,7 @@ def enter(stack: ExitStack, stage: Path, path: Path, wait_s: float) -> None:
                 remedy="wait until it has finished, or choose another folder with --out",
             )
     else:
-        raise FileNotFoundError("the folder keeps being removed")
+        raise FileNotFoundError("no folder can be created there")
     stack.callback(_leave, stage)
     _complete(stage)
 
@@ -74,7 +76,7 @@ def is_begun(stage: Path) -> bool:
 
 def _complete(stage: Path) -> None:
     for place in _places(stage):
-        recover(place)
+        recover(place, partial(_is_ours, stage.resolve()))
     clear(stage, keep=(_LOCK,))
 
 
@@ -85,6 +87,14 @@ def _leave(stage: Path) -> None:
     with suppress(OSError):
         (stage / _LOCK).unlink()
         stage.rmdir()
+
+
+def _is_ours(stage: Path, root: Path, names: Collection[str]) -> bool:
+    """Whether a stage is that of a folder, or of all these folders in it."""
+    home = stage.parent
+    if root != home:
+        return root.parent == home and stage_name(root) == stage.name
+    return stage_name(home) == stage.name or all(stage_name(home / name) == stage.name for name in names)
 
 
 def _places(stage: Path) -> tuple[Path, Path]:

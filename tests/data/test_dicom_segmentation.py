@@ -331,3 +331,19 @@ def test_segments_of_one_meaning_are_one(scanned: Path, head: Mapping[str, Volum
 
     changed(path, rename)
     assert load_patient(scanned).core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+
+
+def test_kinds_of_contour_that_are_odd_are_said(scanned: Path, head: Mapping[str, Volume]) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+
+    def relabel(data: pydicom.Dataset) -> None:
+        for contour in contours(data, "GTV").ContourSequence:
+            contour.ContourGeometricType = "Interpolated_Planar "
+        for contour in contours(data, "Necrosis").ContourSequence:
+            contour.ContourGeometricType = "OPEN_NONPLANAR"
+
+    changed(path, relabel)
+    patient = load_patient(scanned)
+    assert patient.core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+    assert any("of GTV are of the kind INTERPOLATED_PLANAR" in w for w in patient.warnings)
+    assert any("OPEN_NONPLANAR" in w and "Necrosis" in w for w in patient.warnings)

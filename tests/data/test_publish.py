@@ -105,6 +105,13 @@ def test_a_folder_without_a_manifest_is_somebodys(tmp_path: Path) -> None:
     assert contents(tmp_path)["density.nii.gz"] == "the clinic's"
 
 
+def test_a_manifest_elsewhere_says_nothing(out: Path) -> None:
+    (out / MANIFEST_FILE).rename(out.parent / "theirs.json")
+    (out / MANIFEST_FILE).symlink_to(out.parent / "theirs.json")
+    with pytest.raises(OutputError, match=r"manifest\.json"):
+        write(out)
+
+
 def test_a_listed_file_that_was_changed_is_somebodys_and_a_missing_one_is_not(out: Path) -> None:
     (out / "density.nii.gz").unlink()
     write(out, text="again")
@@ -136,6 +143,17 @@ def test_records_and_what_systems_put_everywhere_stay(out: Path) -> None:
     assert (out / "run.log").read_text() == "kept, and written on"
     assert (out / "status.json").read_text() == (out / ".DS_Store").read_text() == "kept"
     assert not read_manifest(out).damage(out)
+
+
+@pytest.mark.parametrize("name", ["sub", "figures/sub"])
+def test_a_result_does_not_lie_in_another(out: Path, name: str) -> None:
+    before = contents(out)
+    with pytest.raises(OutputError, match="lies in another result"):
+        write(out / name)
+    assert contents(out) == before
+    assert not (out / name).exists()
+    write_part(out.parent / "cohort", {"cohort.tsv": "of many"})
+    write(out.parent / "cohort/patient")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
@@ -253,7 +271,7 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_publish import write; from pathlib import Path\n"
         "from gliodil.errors import BusyError\n"
-        "for n in range(20):\n"
+        "for n in range(6):\n"
         "    try: write(Path(sys.argv[2]), text=sys.argv[3])\n"
         "    except BusyError: pass\n"
     )
@@ -486,3 +504,58 @@ def test_what_a_dead_process_left_is_told_by_its_lock_not_by_its_number(tmp_path
     assert "of b" in (tmp_path / "out/metrics.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "[" * 9999,
+        '{"root": 7, "old": [1], "new": "x"}',
+        '{"root": "../patient", "old": ["seg.nii.gz"], "new": []}',
+        '{"root": "..", "old": ["patient"], "new": []}',
+        '{"root": "../out", "old": ["../patient/seg.nii.gz"], "new": [".."]}',
+        '{"root": "..", "old": ["out", "patient"], "new": ["out"]}',
+        '{"root": "/", "old": ["tmp"], "new": []}',
+    ],
+)
+def test_a_journal_moves_nothing_but_what_its_stage_is_for(out: Path, journal: str) -> None:
+    (out.parent / "patient").mkdir()
+    (out.parent / "patient/seg.nii.gz").write_text("the clinic's")
+    before = contents(out.parent)
+    with output_folder(out) as output:
+        stage = output.stage
+    (stage / "old").mkdir(parents=True)
+    (stage / "journal.json").write_text(journal)
+    with output_folder(out):
+        pass
+    assert contents(out.parent) == before
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out", "patient"]
+
+
+def test_a_file_that_has_the_name_of_the_stage_stays(out: Path) -> None:
+    with output_folder(out) as output:
+        stage = output.stage
+    stage.write_text("mine")
+    with pytest.raises(OutputError):
+        write(out, text="again")
+    assert stage.read_text() == "mine"
+
+
+def test_a_disk_that_is_full_leaves_the_old_result(out: Path) -> None:
+    """Written by another process whose files may have 5000 bytes."""
+    resource = pytest.importorskip("resource")
+    before = contents(out)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            write(out, text="x" * 9000)
+        except OutputError as error:
+            os._exit(7 if "too large" in str(error) else 8)
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 7
+    assert contents(out) == before
+    assert list(out.parent.iterdir()) == [out]

@@ -9,7 +9,7 @@ between others are filled on request (``bridging``).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from gliodil.errors import GeometryError, ImageFileError, LabelError
 
 PLANE_TOLERANCE = 0.1
 """Fraction of the slice distance by which a contour may be off the middle of its slice."""
-AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+INTERPOLATED = "INTERPOLATED_PLANAR"
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", INTERPOLATED)
 """Types of contours that enclose something; the last is a closed contour that software put between drawn ones."""
 BRIDGED_MM = 10.0
 """Height of slices left out between others of one body up to which they are interpolated."""
@@ -37,15 +38,20 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed contour, and whether it is combined with the others of its slice by parity (CLOSEDPLANAR_XOR)."""
+    """A contour and its kind; those of CLOSEDPLANAR_XOR are combined with the others of their slice by parity."""
 
     points: Points
-    parity: bool = False
+    kind: str = AREAS[0]
+
+    @property
+    def parity(self) -> bool:
+        """Whether it takes away what another one of its slice holds."""
+        return self.kind == "CLOSEDPLANAR_XOR"
 
     @property
     def encloses(self) -> bool:
-        """Whether it has points enough to enclose anything."""
-        return len(self.points) >= 3
+        """Whether it is of a kind that encloses something, and has points enough to."""
+        return self.kind in AREAS and len(self.points) >= 3
 
 
 @dataclass(frozen=True)
@@ -84,19 +90,15 @@ def read_structures(
     wanted, notes = {}, []
     for name, loops in contours.items():
         drawn = [one for one in loops if one.encloses]
+        notes += [f"{path.name}: {said}" for said in _kinds_said(name, loops)]
         if not drawn:
             notes.append(f"{path.name}: {name} is empty")
             continue
         wanted[name] = drawn
-        if lost := len(loops) - len(drawn):
-            notes.append(
-                f"{path.name}: {lost} contours of {name} have no points; their slices may lack a part"
-            )
     if not wanted:
         return Structures({}, tuple(notes))
     index = {
-        name: [Loop(_to_index(one.points, grid), one.parity) for one in loops]
-        for name, loops in wanted.items()
+        name: [Loop(_to_index(one.points, grid), one.kind) for one in loops] for name, loops in wanted.items()
     }
     axis = _slice_axis([one.points for loops in index.values() for one in loops], grid, path)
     planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
@@ -238,14 +240,25 @@ def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str
 def _loops(entry: Any) -> list[Loop]:
     loops = []
     for contour in entry.get("ContourSequence") or ():
-        kind = str(contour.ContourGeometricType).strip()
+        kind = str(contour.ContourGeometricType).strip().upper()
         if kind not in AREAS:
+            loops.append(Loop(np.zeros((0, 3)), kind))
             continue
         points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
             raise MisplacedError("a contour with a point that is nowhere")
-        loops.append(Loop(points, kind == "CLOSEDPLANAR_XOR"))
+        loops.append(Loop(points, kind))
     return loops
+
+
+def _kinds_said(name: str, loops: list[Loop]) -> Iterator[str]:
+    """Say what of a structure's contours is not read, or read although it is no kind that DICOM knows."""
+    if lost := sum(one.kind in AREAS and not one.encloses for one in loops):
+        yield f"{lost} contours of {name} have no points; their slices may lack a part"
+    if others := sorted({one.kind[:20] for one in loops} - {*AREAS}):
+        yield f"contours of {name} that enclose nothing are not read ({', '.join(others)})"
+    if any(one.kind == INTERPOLATED for one in loops):
+        yield f"contours of {name} are of the kind {INTERPOLATED}; they are read as closed outlines"
 
 
 def _to_index(points: Points, grid: Volume) -> Points:
@@ -278,7 +291,7 @@ def _by_plane(loops: list[Loop], axis: int, grid: Volume, name: str, path: Path)
         if not 0 <= plane < grid.shape[axis] or outside.any():
             found = f"a contour of {name} at slice {plane} of {grid.shape[axis]}"
             raise _misplaced("The contours reach beyond the images.", grid, found, path)
-        planes[plane].append(Loop(flat, loop.parity))
+        planes[plane].append(Loop(flat, loop.kind))
     return planes
 
 
