@@ -29,7 +29,7 @@ from gliodil.data.dicom.headers import (
     text,
     value,
 )
-from gliodil.data.dicom.modality import MODALITY_ROLES, is_localizer, role_of
+from gliodil.data.dicom.modality import MODALITY_ROLES, is_diffusion, is_localizer, is_reformat, role_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
 from gliodil.data.gate import EMPTY, look_through
@@ -67,6 +67,8 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
+    reformat: bool = False
+    """Whether it was computed from another series, on other planes."""
     patient_id: str = ""
     """PatientID, "" if none is stated; compared, never shown."""
 
@@ -271,10 +273,24 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     stated, called = number(header, "SeriesNumber"), description([h for _, h in members])
     shown = None if stated is None else int(stated)
 
+    # The image at b = 0 belongs to the others: it is no T2 for it.
+    weighted = any(is_diffusion(header) for _, header in members)
+
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
         modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
-        return Series(uid, shown, called, modality, role_of(header), files, patient_id=owner, **more)
+        role = None if weighted else role_of(header)
+        return Series(
+            uid,
+            shown,
+            called,
+            modality,
+            role,
+            files,
+            reformat=is_reformat(header),
+            patient_id=owner,
+            **more,
+        )
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
