@@ -31,6 +31,7 @@ from gliodil.data.dicom.headers import (
     value,
 )
 from gliodil.data.dicom.modality import MODALITY_ROLES, is_diffusion, is_localizer, is_reformat, role_of
+from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
 from gliodil.data.gate import EMPTY, look_through
@@ -70,8 +71,8 @@ class Series:
     notes: tuple[str, ...] = ()
     reformat: bool = False
     """Whether it was computed from another series, on other planes."""
-    patient_id: str = ""
-    """PatientID, "" if none is stated; compared, never shown."""
+    person: Person = field(default_factory=Person)
+    """Whose it is; compared, never shown."""
 
     @property
     def name(self) -> str:
@@ -281,7 +282,7 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
 
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
+        modality = text(header, "Modality").upper()
         role = None if weighted else role_of(header)
         return Series(
             uid,
@@ -291,7 +292,7 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
             role,
             files,
             reformat=is_reformat(header),
-            patient_id=owner,
+            person=person_of(header),
             **more,
         )
 
@@ -305,12 +306,13 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
-    if len({text(header, "PatientID") for _, header in members} - {""}) > 1:
+    persons = list(dict.fromkeys(person_of(header) for _, header in members))
+    if any(one.is_another_than(persons[0]) for one in persons[1:]):
         problem: InputError = InputError(
             f"Files of several patients are mixed in {name}.",
             file=files[0],
             expected="one patient per series",
-            found="several PatientIDs under one SeriesInstanceUID",
+            found="two patients under one SeriesInstanceUID",
             remedy="keep each patient in a folder of their own, or export the series again",
         )
         yield make(called, files, problem=problem)
