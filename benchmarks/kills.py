@@ -117,7 +117,8 @@ def killed(root: Path, number: int, seed: int, undisturbed: Mapping[str, float])
         shutil.copytree(root / "b", out)
     words = cohort_words(root, out) if kind == "cohort" else plan_words(root, "a", out)
     by = random_.choice((signal.SIGKILL, signal.SIGTERM))
-    after_s = random_.uniform(0, 1.05) * undisturbed[kind]
+    from_ = 0.0 if number % 2 else 0.7  # every other one towards the end, where results are exchanged
+    after_s = random_.uniform(from_, 1.05) * undisturbed[kind]
     case = f"{number}: {kind}, {by.name} after {after_s:.2f} s"
     process = start(words)
     until = time.monotonic() + after_s

@@ -39,7 +39,8 @@ def check_same(folder: Path, manifest: Manifest, owner: Owner, *, overwrite: boo
     raise OutputError(
         f"The output folder holds the result of another {'patient' if same_kind else 'command'}.",
         file=folder,
-        expected=f"a {owner.kind} of {owner.patient}, read from the same place",
+        expected=f"a {owner.kind}"
+        + (f" of {owner.patient}, read from the same place" if owner.patient else ""),
         found=f"a {former.kind} of {former.patient}"
         + (", read from another place" if former.patient == owner.patient else ""),
         remedy="choose another one with --out" + (", or replace it with --overwrite" if same_kind else ""),

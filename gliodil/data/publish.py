@@ -137,6 +137,18 @@ class Output:
             write_manifest(folder, manifest.owner, files)
             self._exchange(folder)
 
+    def check_part(self, kind: str) -> None:
+        """Refuse a folder with the result of another command, to which nothing is added.
+
+        Raises
+        ------
+        OutputError
+            Then.
+        """
+        manifest, _ = own_manifest(self.path)
+        if manifest is not None:
+            check_same(self.path, manifest, Owner(kind), overwrite=False)
+
     @contextmanager
     def part(self, kind: str) -> Iterator[Path]:
         """Yield an empty folder; its files are put beside what else is in `path` if the block ends well.
@@ -146,6 +158,7 @@ class Output:
         OutputError
             If they cannot be written, or a file of somebody else has the name of one of them.
         """
+        self.check_part(kind)
         with self._made() as folder:
             yield folder
             files = listed(folder)

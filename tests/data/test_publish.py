@@ -428,6 +428,12 @@ class TestPart:
         assert (tmp_path / "cohort.html").read_text() == "page"
         assert not list(tmp_path.glob(".*"))
 
+    def test_nothing_is_added_to_the_result_of_another_command(self, out: Path) -> None:
+        before = contents(out)
+        with pytest.raises(OutputError, match="another command"):
+            write_part(out, {"cohort.tsv": "one"})
+        assert contents(out) == before
+
 
 class TestVerified:
     @pytest.mark.parametrize(
