@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gliodil.planning.rules import PlanRule
 
 Progress = Callable[[str, int, float], None]
+POINTS = 3000
+"""Points of the brain at which a registration is judged, at least."""
 
 
 def check(
@@ -100,6 +102,7 @@ def on_planning_ct(patient: Patient, rule: str | PlanRule, *, progress: Progress
 
     A patient without a CT comes back as it is.
     """
+    from gliodil.data.load import brain_mask
     from gliodil.data.planning_ct import related
     from gliodil.planning.ctv import gtv_mask
     from gliodil.planning.export import check_export
@@ -110,7 +113,9 @@ def on_planning_ct(patient: Patient, rule: str | PlanRule, *, progress: Progress
         return patient
     known = get_rule(rule) if isinstance(rule, str) else rule
     gtv = patient.segmentation.with_data(gtv_mask(patient, known).astype("uint8"), kind="label")
-    target = gtv.to_world(np.argwhere(gtv.data))
+    known_brain = brain_mask(patient.volumes)
+    inside = np.argwhere(gtv.data if known_brain is None else known_brain)
+    target = gtv.to_world(inside[:: max(1, len(inside) // POINTS)])
     planning = related(patient.planning, patient.mr_image, target=target, progress=progress)
     patient = replace(patient, planning=planning, warnings=(*patient.warnings, *planning.notes))
     check_export(planning.series.files, gtv_on_ct(patient, gtv, tuple(known.gtv)))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliodil.data.dicom.compartments import Meanings, NamedMask, label_map
 from gliodil.data.dicom.headers import is_dicom, quietly, read_header, require_pydicom, text
@@ -39,6 +40,7 @@ def read_follow_up(
     grid: Volume,
     *,
     frame: str = "",
+    graph: FrameGraph | None = None,
     convention: str | None = None,
     parts: Mapping[str, str] | None = None,
 ) -> FollowUp:
@@ -52,6 +54,8 @@ def read_follow_up(
         Grid of the plan; contours must lie on its slices.
     frame
         Frame of reference of the plan, "" if it is not known.
+    graph
+        Registrations between frames of reference; a SEG of another frame is carried by them.
     convention
         Label convention of the plan.
     parts
@@ -82,45 +86,50 @@ def read_follow_up(
                 remedy="give the labels of the recurrence, not its images",
             )
         read = _segments if modality == "SEG" else _structures
-        return _labelled(*read(path, grid, frame, Meanings(parts or {})), path=path, convention=convention)
+        found = read(path, grid, frame, graph or FrameGraph(), Meanings(parts or {}))
+        return _labelled(*found, path=path, convention=convention)
 
 
 def _segments(
-    path: Path, grid: Volume, frame: str, meanings: Meanings
+    path: Path, grid: Volume, frame: str, graph: FrameGraph, meanings: Meanings
 ) -> tuple[list[NamedMask], Meanings, tuple[str, ...]]:
     from gliodil.data.dicom.seg_reader import read_segments
 
     segments = read_segments(path)
-    _check_frame(segments.frame_of_reference, frame, path)
+    matrix = _to_frame(segments.frame_of_reference, frame, graph, path)
     names = list(segments.names.values())
     meanings = _of_recurrence(names, meanings, path)
-    masks = [NamedMask(segments.names[number], mask) for number, mask in segments.masks.items()]
+    masks = [
+        NamedMask(segments.names[number], mask.carried(matrix, frame or mask.frame))
+        for number, mask in segments.masks.items()
+    ]
     return masks, meanings, (meanings.said(path, names),)
 
 
 def _structures(
-    path: Path, grid: Volume, frame: str, meanings: Meanings
+    path: Path, grid: Volume, frame: str, graph: FrameGraph, meanings: Meanings
 ) -> tuple[list[NamedMask], Meanings, tuple[str, ...]]:
     from gliodil.data.dicom.rtstruct_reader import read_structures, structure_frames
 
     frames, _ = structure_frames(read_header(path))
     meanings = _of_recurrence(list(frames), meanings, path)
     wanted = [name for name in frames if meanings.of(name) is not None]
-    for name in wanted:
-        _check_frame(frames[name], frame, path)
+    for name in wanted:  # contours lie on slices of their own, and are not carried
+        _to_frame(frames[name], frame, FrameGraph(), path)
     read = read_structures(path, grid, names=wanted)
     masks = [NamedMask(name, mask) for name, mask in read.masks.items()]
     return masks, meanings, (*read.notes, meanings.said(path, list(frames)))
 
 
-def _check_frame(found: str, frame: str, path: Path) -> None:
-    if found and frame:
-        what = f"follow-up {path.name!r}"
-        try:
-            FrameGraph().require(found, frame, what=what, file=path)
-        except GliodilError as error:
-            error.remedy = "register the follow-up to the planning scan, and export its labels there"
-            raise
+def _to_frame(found: str, frame: str, graph: FrameGraph, path: Path) -> NDArray[np.float64]:
+    """Return the matrix from one frame to another, that of no motion where one of them is not stated."""
+    if not found or not frame:
+        return np.eye(4)
+    try:
+        return graph.require(found, frame, what=f"follow-up {path.name!r}", file=path).matrix
+    except GliodilError as error:
+        error.remedy = "register the follow-up to the planning scan, and export its labels there"
+        raise
 
 
 def _of_recurrence(names: Sequence[str], meanings: Meanings, path: Path) -> Meanings:
@@ -170,7 +179,8 @@ def _labelled(
     for mask in wanted:
         if meanings.of(mask.name) != "cavity":
             inside |= mask.volume.data != 0
-    return FollowUp(grid.with_data(inside.astype(np.uint8) * _enhancing(known), kind="label"), notes)
+    labels = inside.astype(np.uint8) * _enhancing(known)
+    return FollowUp(Volume(labels, grid.affine, kind="label", path=path, frame=grid.frame), notes)
 
 
 def _enhancing(convention: LabelConvention | None) -> int:

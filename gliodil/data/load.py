@@ -17,6 +17,7 @@ from gliodil.data.dicom.headers import is_dicom, item, read_header, text
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
+from gliodil.data.follow_up import read_follow_up
 from gliodil.data.frames import FrameGraph, Link
 from gliodil.data.identity import Owned, carried, require_one_patient
 from gliodil.data.label_check import check_labels, detect_convention
@@ -31,7 +32,7 @@ from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
 
-_LABEL_ROLES = ("seg", "brain", "recurrence", "barriers")
+_LABEL_ROLES = ("seg", "brain", "barriers")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         convention, notes = detect_convention(segmentation)
     else:
         convention = read.convention or get_convention(labels or "")
-        notes = check_labels(segmentation, convention)
+        notes = check_labels(segmentation, convention, by_name=read.convention is not None)
     segmentation, filled = fill_rims(segmentation, convention)
     if planning is not None:
         segmentation, planning = _onto_mr(segmentation, planning, inputs)
@@ -221,7 +222,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     for role, path in files.items():
         if role == "seg":
             continue
-        volume, source, notes = _load(role, path, inputs, segmentation, tumour)
+        volume, source, notes = _load(role, path, inputs, segmentation, tumour, convention)
         volumes[role] = volume
         sources.append(source)
         warnings += notes
@@ -277,19 +278,29 @@ def _load(
     inputs: ChosenInputs,
     segmentation: Volume,
     tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    convention: LabelConvention,
 ) -> tuple[Volume, Source, tuple[str, ...]]:
     """Read one file or series, check it, and bring it onto the grid of the segmentation."""
 
     series = inputs.series.get(role)
+    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
+    graph = near(inputs, frame)
+    said: tuple[str, ...] = ()
+    later = None
+    if role == "recurrence":
+        parts, name = inputs.parts, convention.name
+        later = read_follow_up(path, segmentation, frame=frame, graph=graph, convention=name, parts=parts)
+        said = later.notes
 
     def read() -> Volume:
         if series is not None:
             return series.volume()
+        if later is not None:
+            return later.labels
         return read_mask(path) if role in _LABEL_ROLES else read_nifti(path, kind="scalar")
 
-    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
-    original, link = carried(read(), frame, near(inputs, frame), what=f"{role} image", file=path)
-    notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
+    original, link = carried(read(), frame, graph, what=f"{role} image", file=path)
+    notes = (said or original.notes) + checks.check_field_of_view(role, original, segmentation, tumour)
     if link is not None and link.origin != "same frame":
         notes += (f"{path.name}: placed by the clinic's registration of its frame of reference",)
     resampled = not original.same_grid(segmentation)

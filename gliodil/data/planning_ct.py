@@ -5,7 +5,7 @@
     registered   the product's own rigid registration (``data.registration.rigid``)
 
 in this order. Where the clinic's registration is used, the product's own is made too and the difference stated: the
-largest distance between the two places of any point of the head's middle. The CT is the reference of what is exported;
+largest distance between the two places of any point of the brain. The CT is the reference of what is exported;
 the model runs on the MR.
 """
 
@@ -36,7 +36,7 @@ NO_CT = "none"
 NOTABLE_MM = 3.0
 """Difference between the clinic's registration and the product's own that deserves a warning."""
 HEAD_RADIUS_MM = 70.0
-"""Points within this of the target stand for the brain where two registrations are compared."""
+"""Points within this of the middle stand for the brain where two registrations are compared and none is known."""
 
 Progress = Callable[[str, int, float], None]
 
@@ -241,7 +241,7 @@ def related(
     image
         The MR image that is registered, in the frame that the model runs in.
     target
-        Points that must be right, world mm of the MR, shape (n, 3): the tumour. Without, the middle of the image.
+        Points that must be right, world mm of the MR, shape (n, 3): the brain. Without, the middle of the image.
 
     Raises
     ------
@@ -273,10 +273,11 @@ def related(
         return replace(planning, link=given, notes=(*planning.notes, *notes))
     if given is None:
         return replace(planning, link=own, notes=(*planning.notes, *notes))
-    apart = difference_mm(given, own, _head(image, target))
+    points = _middle(image) if target is None else target
+    apart = difference_mm(given, own, points)
     if apart > NOTABLE_MM:
         notes.append(
-            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the head; "
+            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the brain; "
             "the clinic's is used: look at the figure of it"
         )
     return replace(planning, link=given, own=own, difference_mm=apart, notes=(*planning.notes, *notes))
@@ -288,9 +289,9 @@ def difference_mm(one: Link, other: Link, points: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(points @ change[:3, :3].T + change[:3, 3], axis=1).max())
 
 
-def _head(image: Volume, target: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _middle(image: Volume) -> NDArray[np.float64]:
     """Return the six ends and the centre of a ball that stands for the brain, world mm of the image."""
-    middle = image.to_world((np.asarray(image.shape) - 1) / 2) if target is None else target.mean(axis=0)
+    middle = image.to_world((np.asarray(image.shape) - 1) / 2)
     arms = HEAD_RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3), np.zeros((1, 3))])
     return np.asarray(middle + arms)
 
@@ -320,6 +321,7 @@ def _registered(planning: PlanningCT, image: Volume, source: str, target: NDArra
     from gliodil.data.registration.rigid import align_rigidly
 
     found: Any = align_rigidly(planning.series.volume(), image, "MR")
-    link = Link(source, planning.frame, np.linalg.inv(found.transform.matrix), "registered")
+    matrix, spread = np.linalg.inv(found.transform.matrix), getattr(found, "spread_mm", None)
+    link = Link(source, planning.frame, matrix, "registered", spread)
     logger.info("MR to planning CT: %s", link)
     return link

@@ -223,3 +223,35 @@ def test_a_spacing_of_nothing_is_named(scanned: Path, head: Mapping[str, Volume]
     with pytest.raises(ImageFileError) as caught:
         read_segments(path)
     assert "PixelSpacing" in str(caught.value.found)
+
+
+def test_a_recurrence_or_brain_in_another_frame_is_refused(scanned: Path, head: Mapping[str, Volume]) -> None:
+    from gliodil.data import write_nifti
+    from gliodil.errors import GeometryError
+
+    write_nifti(head["seg"], scanned / "seg.nii.gz")
+    outside = scanned.parent / "later"
+    outside.mkdir()
+
+    def elsewhere(data: pydicom.Dataset) -> None:
+        data.FrameOfReferenceUID = "1.2.3"
+
+    path = write(scanned, drawn(head), NAMES, "BINARY", elsewhere).rename(outside / "seg.dcm")
+    for role in ("recurrence", "brain"):
+        with pytest.raises(GeometryError, match="another frame of reference"):
+            load_patient(scanned, files={role: path})
+
+
+def test_a_recurrence_drawn_as_contours_is_read_like_a_mask(
+    scanned: Path, head: Mapping[str, Volume]
+) -> None:
+    from gliodil.data import write_nifti
+    from gliodil.data.dicom.rtstruct import write_rtstruct
+
+    write_nifti(head["seg"], scanned / "seg.nii.gz")
+    (series,) = find_series(scanned / "t1c")
+    path = write_rtstruct(scanned.parent / "later.dcm", {"Rezidiv": head["recurrence"]}, series.files)
+    patient = load_patient(scanned, files={"recurrence": path})
+    assert patient.recurrence is not None
+    np.testing.assert_array_equal(patient.recurrence.data != 0, head["recurrence"].data != 0)
+    assert any("Rezidiv as core" in warning for warning in patient.warnings)

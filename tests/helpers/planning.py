@@ -93,7 +93,7 @@ def write_ct(
     source: Volume,
     mr_to_ct: np.ndarray,
     *,
-    spacing: tuple[float, float, float] = (2.0, 2.0, 3.0),
+    spacing: tuple[float, float, float] = (3.0, 3.0, 5.0),
     tilt: float = 0.0,
     frame: str = CT_FRAME,
     **fields: object,
@@ -119,7 +119,7 @@ CENTRE = np.array([12.0, -8.0, 5.0])
 RADIUS_MM = 13.0
 
 
-def ball_volumes(spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)) -> dict[str, Volume]:
+def ball_volumes(spacing: tuple[float, float, float] = (4.0, 4.0, 4.0)) -> dict[str, Volume]:
     """A brain that is an ellipsoid with a tumour that is a ball, on an oblique grid, in the frame of the MR."""
     affine = rigid(9.0, (0, 0, 0), (1.0, -0.4, 0.2)) @ np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     shape = tuple(int(150 / step) for step in spacing)

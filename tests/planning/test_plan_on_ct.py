@@ -119,15 +119,15 @@ def test_the_files_give_everything_back(on_ct: PlansOnCT, patient: Patient, tmp_
 def test_contours_lie_within_half_a_pixel_of_the_ball(
     on_ct: PlansOnCT, patient: Patient, tmp_path: Path
 ) -> None:
-    """On average, of a ball of which the MR has voxels of 3 mm."""
+    """On average, of a ball of which the MR has voxels of 4 mm; the pixels of the CT are 3 mm."""
     write_on_ct(tmp_path / "ct", patient, on_ct, keyholes=False)
     data = pydicom.dcmread(tmp_path / "ct" / "rtstruct.dcm")
     points = np.concatenate(
         [np.array(c.ContourData, float).reshape(-1, 3) for c in data.ROIContourSequence[0].ContourSequence]
     )
     away = np.linalg.norm(points * (-1, -1, 1) - (MR_TO_CT @ [*CENTRE, 1])[:3], axis=1)
-    assert abs(away.mean() - RADIUS_MM) < 1.0
-    assert away.std() < 1.0
+    assert abs(away.mean() - RADIUS_MM) < 0.5
+    assert np.abs(away - RADIUS_MM).mean() < 1.5
 
 
 @pytest.mark.parametrize(("rule", "rank"), [("rtog", None), ("estro-eano-2023", "density")])

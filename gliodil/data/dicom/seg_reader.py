@@ -79,7 +79,7 @@ class Segments:
                     remedy="export the compartments without overlap",
                 )
             labels[inside] = number
-        return Volume(labels, first.affine, kind="label", path=first.path)
+        return Volume(labels, first.affine, kind="label", path=first.path, frame=first.frame)
 
     def union(self) -> Volume:
         """Return all segments as one mask."""
@@ -137,7 +137,8 @@ def read_segments(path: Path | str) -> Segments:
     masks = {}
     for number in names:
         mask, affine = _voxels(data, number, path)
-        masks[number] = Volume((mask != 0).astype(np.uint8), affine, kind="label", path=path)
+        inside = (mask != 0).astype(np.uint8)
+        masks[number] = Volume(inside, affine, kind="label", path=path, frame=frame_of_reference)
     if not any(mask.data.any() for mask in masks.values()):
         raise LabelError("The segmentation is empty.", file=path, expected="at least one voxel")
     return Segments(masks, names, frame_of_reference)
