@@ -1,6 +1,6 @@
 """Kill `gliodil plan` and `gliodil cohort` at random moments: is a result always whole or absent?
 
-    python benchmarks/kills.py [--kills 200] [--seed 0] [--json FILE]
+    python benchmarks/kills.py [--kills 200] [--workers 2] [--seed 0] [--json FILE]
 
 A tiny synthetic patient (8 mm, 8 cells) is planned, in turn into no folder and over the plan of another patient, and a
 cohort of two, by processes that get SIGKILL or SIGTERM after a random time. Asked after each kill:
@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the kills and print how they went; 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2, help="kills that go on side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="gliodil-kills-") as folder:
-        found = run(Path(folder), options.kills, random.Random(options.seed))
+        found = run(Path(folder), options.kills, options.workers, options.seed)
     print(json.dumps(found, indent=1))
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 1 if found["faults"] else 0
 
 
-def run(root: Path, kills: int, random_: random.Random) -> dict[str, Any]:
+def run(root: Path, kills: int, workers: int, seed: int) -> dict[str, Any]:
     """Return counts of what was killed and found, and the faults."""
     import gliodil.cohort.command
     import gliodil.data.patient
@@ -62,70 +63,90 @@ def run(root: Path, kills: int, random_: random.Random) -> dict[str, Any]:
 
     for number, name in enumerate(("a", "b")):  # threads do not survive a fork, so nothing is computed here
         assert wait(start([str(number), str(root / "patients" / name)], simulated)) == 0
-    plan = ["plan", str(root / "patients/a"), "--overwrite", *WORDS, "--resume", "--out"]
-    other = ["plan", str(root / "patients/b"), *WORDS, "--out"]
-    cohort = ["cohort", str(root / "patients"), "", "participant", "--scheduler", "none", *WORDS]
     undisturbed = {}
-    for words, name in (([*plan, str(root / "one")], "one"), ([*other, str(root / "two")], "two")):
+    for kind, words in (
+        ("new", plan_words(root, "b", root / "b")),
+        ("over", plan_words(root, "a", root / "a")),
+    ):
         began = time.monotonic()
         assert wait(start(words)) == 0, words
-        undisturbed[name] = time.monotonic() - began
+        undisturbed[kind] = time.monotonic() - began
     began = time.monotonic()
-    cohort[2] = str(root / "many")
-    assert wait(start(cohort)) == 0
-    undisturbed["many"] = time.monotonic() - began
-    known = {"a": facts(root / "one"), "b": facts(root / "two")}
-    seen: Counter[str] = Counter()
-    faults: list[str] = []
-    for number in range(kills):
-        work = root / "work"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        kind = ("new", "over", "cohort")[number % 3]
-        out = work / "out"
-        folders = {out: "a"} if kind != "cohort" else {out / name: name for name in ("a", "b")}
-        if kind == "over":
-            shutil.copytree(root / "two", out)
-        cohort[2] = str(out)
-        words = cohort if kind == "cohort" else [*plan, str(out)]
-        signals = random_.choice((signal.SIGKILL, signal.SIGTERM))
-        after_s = random_.uniform(0, 1.05) * undisturbed["many" if kind == "cohort" else "one"]
-        process = start(words)
-        until = time.monotonic() + after_s
-        while time.monotonic() < until and not has_ended(process):
-            faults += [f"{number}: a reader saw {f}" for f in map(half, folders) if f]
-            time.sleep(0.02)
-        stop(process, signals)
-        case = f"{number}: {kind}, {signals.name} after {after_s:.2f} s"
-        for folder in folders:
-            state = half(folder)
-            if state:
-                faults.append(f"{case}: {state}")
-            seen[f"{kind}: {whose(folder)} after the kill"] += 1
-            if kind == "over" and whose(folder) == "none" and not list(work.glob(".gliodil-*/whole/old/out")):
-                faults.append(f"{case}: the old result is lost")
-        if (code := wait(start(words))) != 0:
-            faults.append(f"{case}: the next run ended with {code}")
-        for folder, name in folders.items():
-            if (
-                (now := half(folder))
-                or not (folder / "manifest.json").exists()
-                or facts(folder) != known[name]
-            ):
-                faults.append(
-                    f"{case}: {folder.name} is not what an undisturbed run gives ({now or 'another'})"
-                )
-        left = [str(p.relative_to(work)) for p in work.rglob("*") if p.name.startswith(".")]
-        left += [p.name for p in work.iterdir() if p != out]
-        if left:
-            faults.append(f"{case}: left over: {left}")
-        print(f"{number + 1}/{kills} {case}; {len(faults)} faults", file=sys.stderr, flush=True)
+    assert wait(start(cohort_words(root, root / "many"))) == 0
+    undisturbed["cohort"] = time.monotonic() - began
+
+    def share(words: Sequence[str]) -> int:
+        first = int(words[0])
+        found = [killed(root, n, seed, undisturbed) for n in range(first, kills, workers)]
+        (root / f"share_{first}.json").write_text(json.dumps(found), encoding="utf-8")
+        return 0
+
+    running = [start([str(number)], share, quiet=False) for number in range(workers)]
+    assert [wait(process) for process in running] == [0] * workers
+    found = [f for n in range(workers) for f in json.loads((root / f"share_{n}.json").read_text())]
     return {
-        "kills": kills,
+        "kills": len(found),
         "undisturbed_s": undisturbed,
-        "seen": dict(sorted(seen.items())),
-        "faults": faults,
+        "seen": dict(sorted(Counter(state for each in found for state in each["seen"]).items())),
+        "faults": [fault for each in found for fault in each["faults"]],
     }
+
+
+def plan_words(root: Path, patient: str, out: Path) -> list[str]:
+    """Return the command that plans a patient, whatever lies in the folder."""
+    folder = str(root / "patients" / patient)
+    return ["plan", folder, *WORDS, "--overwrite", "--resume", "--out", str(out)]
+
+
+def cohort_words(root: Path, out: Path) -> list[str]:
+    """Return the command that plans both patients."""
+    return ["cohort", str(root / "patients"), str(out), "participant", "--scheduler", "none", *WORDS]
+
+
+def killed(root: Path, number: int, seed: int, undisturbed: Mapping[str, float]) -> dict[str, list[str]]:
+    """Kill one run, look at what is left, let the next run finish it, and look again."""
+    random_ = random.Random(f"{seed} {number}")
+    faults: list[str] = []
+    seen: list[str] = []
+    work = root / f"work_{number}"
+    work.mkdir()
+    kind = ("new", "over", "cohort")[number % 3]
+    out = work / "out"
+    folders = {out: "a"} if kind != "cohort" else {out / name: name for name in ("a", "b")}
+    if kind == "over":
+        shutil.copytree(root / "b", out)
+    words = cohort_words(root, out) if kind == "cohort" else plan_words(root, "a", out)
+    by = random_.choice((signal.SIGKILL, signal.SIGTERM))
+    from_ = 0.0 if number % 2 else 0.7  # every other one towards the end, where results are exchanged
+    after_s = random_.uniform(from_, 1.05) * undisturbed[kind]
+    case = f"{number}: {kind}, {by.name} after {after_s:.2f} s"
+    process = start(words)
+    until = time.monotonic() + after_s
+    while time.monotonic() < until and not has_ended(process):
+        faults += [f"{case}: a reader saw {state}" for folder in folders if (state := half(folder))]
+        time.sleep(0.05)
+    stop(process, by)
+    for folder in folders:
+        if state := half(folder):
+            faults.append(f"{case}: {state}")
+        seen.append(f"{kind}: {whose(folder)} after the kill")
+        if kind == "over" and whose(folder) == "none" and not list(work.glob(".gliodil-*/whole/old/out")):
+            faults.append(f"{case}: the old result is lost")
+    if (code := wait(start(words))) != 0:
+        faults.append(f"{case}: the next run ended with {code}")
+    for folder, name in folders.items():
+        state = half(folder)
+        if state or not (folder / "manifest.json").exists() or facts(folder) != facts(root / name):
+            faults.append(
+                f"{case}: {folder.name} is not what an undisturbed run gives ({state or 'another'})"
+            )
+    left = [str(p.relative_to(work)) for p in work.rglob("*") if p.name.startswith(".")]
+    left += [p.name for p in work.iterdir() if p != out]
+    if left:
+        faults.append(f"{case}: left over: {left}")
+    shutil.rmtree(work)
+    print(f"{case}; {len(faults)} faults", *faults, sep="\n  ", file=sys.stderr, flush=True)
+    return {"faults": faults, "seen": seen}
 
 
 def simulated(words: Sequence[str]) -> int:
@@ -143,14 +164,16 @@ def command(words: Sequence[str]) -> int:
     return command_line(list(words))
 
 
-def start(words: Sequence[str], function: Callable[[Sequence[str]], int] = command) -> int:
+def start(
+    words: Sequence[str], function: Callable[[Sequence[str]], int] = command, *, quiet: bool = True
+) -> int:
     """Run a function in a fork; return its process number."""
     process = os.fork()
     if process:
         return process
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
+    for stream in (0, 1, 2) if quiet else ():
         os.dup2(null, stream)
     code = 70
     try:

@@ -98,20 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the clinic's DICOM registration of MR and CT (default: those in PATIENT, else the product's own); may be "
         "repeated",
     )
-    plan.add_argument(
-        "--roi",
-        type=_part,
-        action="append",
-        default=[],
-        metavar="NAME=PART",
-        help="what a structure or segment is: core, enhancing, necrotic, oedema, cavity or ignore (default: told from "
-        "its name); may be repeated",
-    )
-    plan.add_argument(
-        "--same-patient",
-        action="store_true",
-        help="the DICOM objects are one person's although their PatientIDs differ (otherwise refused)",
-    )
+    _add_belonging(plan)
     plan.add_argument("--out", type=Path, metavar="DIR", help="result folder (default: gliodil-out/PATIENT)")
     plan.add_argument(
         "--labels",
@@ -190,7 +177,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluation = command("evaluate", "add recurrence coverage to an existing plan folder")
     evaluation.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
-    evaluation.add_argument("--recurrence", type=Path, required=True, metavar="FILE", help="follow-up labels")
+    evaluation.add_argument(
+        "--recurrence",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="follow-up labels: NIfTI, DICOM SEG or RTSTRUCT",
+    )
+    _add_belonging(evaluation)
 
     comparison = command("compare", "compare maps made elsewhere with a plan, at equal volume")
     comparison.add_argument("folder", type=Path, metavar="OUT", help="folder written by gliodil plan")
@@ -219,6 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     carrying.add_argument(
         "--labels", action="store_true", help="the image holds labels: take the nearest voxel"
     )
+    carrying.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
 
     command("doctor", "show versions, devices, extras and threads")
     return parser
@@ -245,6 +240,23 @@ def _named(text: str, example: str) -> tuple[str, str]:
     if not (name.strip() and sign and file):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE, as in {example}")
     return name.strip(), file
+
+
+def _add_belonging(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--roi",
+        type=_part,
+        action="append",
+        default=[],
+        metavar="NAME=PART",
+        help="what a structure or segment is: core, enhancing, necrotic, oedema, cavity or ignore (default: told from "
+        "its name); may be repeated",
+    )
+    command.add_argument(
+        "--same-patient",
+        action="store_true",
+        help="the DICOM objects are one person's although their PatientIDs differ (otherwise refused)",
+    )
 
 
 def _add_densities(

@@ -159,7 +159,12 @@ def _simulate(arguments: argparse.Namespace, terminal: Terminal) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, terminal: Terminal) -> None:
-    evaluated = evaluate(arguments.folder, arguments.recurrence)
+    evaluated = evaluate(
+        arguments.folder,
+        arguments.recurrence,
+        same_patient=arguments.same_patient,
+        parts=dict(arguments.roi),
+    )
     terminal.coverage(evaluated.coverage)
     terminal.warnings(evaluated.warnings)
     terminal.say(str(evaluated.report))
@@ -193,6 +198,7 @@ def _apply_transform(arguments: argparse.Namespace, terminal: Terminal) -> None:
                 onto=arguments.onto,
                 inverse=arguments.inverse,
                 labels=arguments.labels,
+                overwrite=arguments.overwrite,
             )
         )
     )

@@ -20,10 +20,27 @@ class Evaluated:
     warnings: tuple[str, ...]
 
 
-def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
-    """Add recurrence coverage to an existing plan folder.
+def evaluate(
+    out: Path | str,
+    recurrence: Path | str,
+    *,
+    same_patient: bool = False,
+    parts: Mapping[str, str] | None = None,
+) -> Evaluated:
+    """Add recurrence coverage to an existing plan folder; nothing in it changes where that is refused.
 
     The recurrence's labels are read in the convention the plan was made with.
+
+    Parameters
+    ----------
+    out
+        Folder written by ``plan_patient``.
+    recurrence
+        NIfTI label map, DICOM SEG or RTSTRUCT, registered to the planning scan.
+    same_patient
+        Whether the user says that both are one person's although their PatientIDs differ.
+    parts
+        What structures and segments are, by name (core, enhancing, ..., ignore), where the user says it.
 
     Raises
     ------
@@ -32,21 +49,25 @@ def evaluate(out: Path | str, recurrence: Path | str) -> Evaluated:
     OutputError
         If the folder cannot be written.
     """
-    from gliodil.data.publish import keep_apart
-    from gliodil.planning.evaluate import evaluate_plan_folder, keep_recurrence
+    from gliodil.data.ownership import keep_apart
+    from gliodil.planning.evaluate import evaluate_recurrence, keep_recurrence
     from gliodil.reporting.folder import finished_folder, put_coverage
 
     keep_apart(out, [recurrence])
     with finished_folder(out) as (output, metrics, provenance):
         try:
             with collected_warnings() as warnings:
-                coverage = evaluate_plan_folder(
-                    output.path, recurrence, convention=metrics["label_convention"]
+                found = evaluate_recurrence(
+                    output.path,
+                    recurrence,
+                    convention=metrics["label_convention"],
+                    same_patient=same_patient,
+                    parts=parts,
                 )
             with output.revised() as folder:
-                keep_recurrence(folder, Path(recurrence))
-                put_coverage(folder, metrics, provenance, coverage, recurrence=Path(recurrence))
+                keep_recurrence(folder, found.recurrence)
+                put_coverage(folder, metrics, provenance, found.coverage, recurrence=Path(recurrence))
         except GliodilError as error:
             error.for_patient(metrics["patient"])
             raise
-    return Evaluated(Path(out) / "report.html", dict(coverage), tuple(warnings))
+    return Evaluated(Path(out) / "report.html", dict(found.coverage), (*found.notes, *warnings))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gliodil.data.ownership import result_above
 from gliodil.errors import GliodilError, OutputError, visible
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -86,6 +87,8 @@ def log_file(path: Path) -> logging.Handler:
             raise _no_log(path, "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file")
         if found is not None and not is_log(path):
             raise _no_log(path, "a file with other content, which is left alone")
+        if result_above(path.resolve()) is not None:
+            raise _no_log(path, "a place in a folder of results, which is kept as it was written")
         return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except (OSError, ValueError) as error:
         raise _no_log(path, getattr(error, "strerror", None) or str(error)) from error

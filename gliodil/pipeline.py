@@ -124,7 +124,6 @@ def plan_patient(
         plan_folder(patient, out, overwrite=overwrite) as output,
     ):
         check_request(patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register)
-        patient = on_planning_ct(patient, rule, progress=progress)
         record = settings_record(
             config,
             rule,
@@ -150,6 +149,7 @@ def plan_patient(
             logger.info("%s: already planned with the same inputs and settings", patient.identity)
             _remove(checkpoints)
             return Planned(Path(out) / "report.html", kept)
+        patient = on_planning_ct(patient, rule, progress=progress)
         sheets = {"barriers": falx_and_tentorium}
         prepared = prepare(patient, register=register, carry=sheets, progress=progress)
         patient = prepared.patient

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gliodil.planning.rules import PlanRule
 
 Progress = Callable[[str, int, float], None]
+POINTS = 3000
+"""Points of the brain at which a registration is judged, at least."""
 
 
 def check(
@@ -35,8 +37,12 @@ def check(
     exclude: Collection[str] = (),
     register: bool = False,
     overwrite: bool = False,
+    relate: bool = True,
 ) -> tuple[str, ...]:
-    """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`."""
+    """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`.
+
+    Without `relate` the planning CT is not registered yet, which takes a minute.
+    """
     from gliodil.data.registration.prepare import needs_tissue
     from gliodil.inference.case import set_up
     from gliodil.planning.resected import as_before_surgery
@@ -47,8 +53,9 @@ def check(
         planned = check_request(
             patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
-        related = on_planning_ct(patient, rule)
-        planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
+        if relate:
+            related = on_planning_ct(patient, rule)
+            planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned
         rule = get_rule(rule) if isinstance(rule, str) else rule
@@ -95,6 +102,7 @@ def on_planning_ct(patient: Patient, rule: str | PlanRule, *, progress: Progress
 
     A patient without a CT comes back as it is.
     """
+    from gliodil.data.load import brain_mask
     from gliodil.data.planning_ct import related
     from gliodil.planning.ctv import gtv_mask
     from gliodil.planning.export import check_export
@@ -105,7 +113,9 @@ def on_planning_ct(patient: Patient, rule: str | PlanRule, *, progress: Progress
         return patient
     known = get_rule(rule) if isinstance(rule, str) else rule
     gtv = patient.segmentation.with_data(gtv_mask(patient, known).astype("uint8"), kind="label")
-    target = gtv.to_world(np.argwhere(gtv.data))
+    known_brain = brain_mask(patient.volumes)
+    inside = np.argwhere(gtv.data if known_brain is None else known_brain)
+    target = gtv.to_world(inside[:: max(1, len(inside) // POINTS)])
     planning = related(patient.planning, patient.mr_image, target=target, progress=progress)
     patient = replace(patient, planning=planning, warnings=(*patient.warnings, *planning.notes))
     check_export(planning.series.files, gtv_on_ct(patient, gtv, tuple(known.gtv)))

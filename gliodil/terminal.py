@@ -179,6 +179,13 @@ class Terminal:
         self.coverage(metrics["coverage"] or {})
         if written := metrics.get("dicom"):
             self.dicom(written)
+        if ct := metrics.get("ct"):
+            how = {"same frame": "one frame of reference", "REG": "the clinic's registration"}
+            self.note(
+                f"Planning CT, {visible(ct['series'])}: related to the MR by {how.get(ct['origin'], 'registration')}, "
+                f"{ct['shift_mm']:.1f} mm at the tumour and {ct['angle_deg']:.1f}°; in ct/"
+            )
+            self.dicom(ct["dicom"])
         if truth := metrics["truth"]:
             dice = [_number(truth[f"dice_at_{level}"], ".3f") for level in ("0.1", "0.01")]
             self.note(f"Against the truth: Dice {dice[0]} at 10 %, {dice[1]} at 1 %")

@@ -11,20 +11,23 @@ among them those in the space of the segmentation; what is still ambiguous is an
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.discover import FILE_ROLES, role_of_name
-from gliodil.data.gate import read_json
+from gliodil.data.gate import EMPTY, Tree, look_through, read_json
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
 DESCRIPTION = "dataset_description.json"
 _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9+]+)")
 _NOT_PATIENTS = frozenset({"sourcedata", "code", "stimuli", "phenotype"})
+_OTHER_KINDS = frozenset(
+    ("func", "dwi", "fmap", "perf", "meg", "eeg", "ieeg", "beh", "nirs", "motion", "figures", "xfm")
+)
+"""Folders of images of another kind, whose masks are on another grid."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,11 @@ def find_subjects(root: Path, out: Path, *, validate: bool = True) -> list[Subje
     """
     if validate:
         _check_description(root)
+    tree = look_through(root, skip=out)
     by_subject: dict[str, list[_Candidate]] = {
-        path.name: [] for path in sorted(root.glob("sub-*")) if path.is_dir()
+        path.name: [] for path in sorted(root.glob("sub-*")) if path.is_dir() or path.is_symlink()
     }
-    for path in _images(root, out):
+    for path in _images(root, tree):
         entities = dict(_ENTITY.findall(path.name))
         role = role_of_name(path.name)
         if "sub" not in entities or role not in FILE_ROLES:
@@ -94,7 +98,25 @@ def find_subjects(root: Path, out: Path, *, validate: bool = True) -> list[Subje
             found="none",
             remedy="check the path",
         )
-    return [entry for name in sorted(by_subject) for entry in _sessions(name, by_subject[name])]
+    entries: list[Subject] = []
+    for name in sorted(by_subject):
+        lost = _denied(name, tree)
+        entries += [Subject(name, {}, lost)] if lost else _sessions(name, by_subject[name])
+    return entries
+
+
+def _denied(subject: str, tree: Tree) -> InputError | None:
+    """Return the error for a subject of whom a folder cannot be looked into."""
+    for path, why in tree.unread.items():
+        if subject in path.parts and path.suffix == "" and not is_nifti_name(path.name) and why != EMPTY:
+            return InputError(
+                "A folder of the patient cannot be read.",
+                file=path,
+                expected="folders and files that can be read",
+                found=why,
+                remedy="give yourself permission to read it, or get the content of the link",
+            )
+    return None
 
 
 def _sessions(subject: str, candidates: Sequence[_Candidate]) -> Iterator[Subject]:
@@ -141,14 +163,12 @@ def _choose(candidates: Sequence[_Candidate]) -> dict[str, Path]:
     return chosen
 
 
-def _images(root: Path, out: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and name not in _NOT_PATIENTS and Path(place, name).resolve() != out
-        )
-        yield from (Path(place, name) for name in sorted(names) if is_nifti_name(name))
+def _images(root: Path, tree: Tree) -> Iterator[Path]:
+    """Yield the NIfTI files that can be of a patient; links to nothing too, for who reads them to refuse."""
+    for path in sorted((*tree.files, *tree.unread)):
+        folders = set(path.relative_to(root).parts[:-1])
+        if is_nifti_name(path.name) and not folders & (_NOT_PATIENTS | _OTHER_KINDS):
+            yield path
 
 
 def _check_description(root: Path) -> None:

@@ -23,9 +23,9 @@ from gliodil.cohort.task import Outcome
 from gliodil.cohort.validate import Check, Request
 from gliodil.cohort.workers import InProcess, Workers, choose_resources, local_workers, remote_workers
 from gliodil.data.labels import get_convention
-from gliodil.data.publish import keep_apart
+from gliodil.data.ownership import COHORT, keep_apart
+from gliodil.data.publish import output_folder
 from gliodil.planning.rules import get_rule
-from gliodil.reporting.folder import ensure_writable
 
 if TYPE_CHECKING:
     from gliodil.inference.config import FitConfig
@@ -103,7 +103,9 @@ def run_group(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _output(arguments: argparse.Namespace) -> Path:
     """Return the output folder, apart from the input and writable; in BIDS it may be one of the derivatives."""
-    out: Path = ensure_writable(arguments.out, wait_s=WAIT_S).resolve()
+    with output_folder(arguments.out, wait_s=WAIT_S) as output:
+        output.check_part(COHORT)
+        out = output.path
     derivatives = arguments.source.resolve() / "derivatives"
     if derivatives not in out.parents or not is_bids(arguments.source):
         keep_apart(arguments.out, [arguments.source])

@@ -25,7 +25,8 @@ from gliodil.cohort.run import cohort_files
 from gliodil.cohort.statistics import recurrence_class
 from gliodil.cohort.status import locked, read_status
 from gliodil.data.manifest import verified
-from gliodil.data.publish import look_after
+from gliodil.data.ownership import STATUS_FILE
+from gliodil.data.stage import look_after
 from gliodil.errors import InputError
 from gliodil.reporting.folder import NOT_FINISHED, PLAN
 from gliodil.reporting.jsonable import read_json, write_json
@@ -191,6 +192,9 @@ def read_member(identity: str, place: str, out: Path) -> Member:
     """Return what the folder of a patient says."""
     folder = out / place
     status = read_status(folder)
+    if status is None and (folder / STATUS_FILE).exists():
+        damaged = {"problem": f"{STATUS_FILE} is damaged: run participant again"}
+        return Member(identity, place, "failed", {"error": damaged})
     if status is None:
         return Member(identity, place, "not run", {})
     state = str(status.get("state"))

@@ -10,18 +10,20 @@ from __future__ import annotations
 import glob
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gliodil.cohort.bids import DESCRIPTION, find_subjects, is_bids
 from gliodil.cohort.dataset_json import read_dataset
 from gliodil.cohort.layouts import find_entries, recognise
 from gliodil.cohort.patient_table import read_patients
 from gliodil.cohort.recipes import Recipe, get_recipe
-from gliodil.cohort.rows import Row, check_name
+from gliodil.cohort.rows import Row, safe_name, short_hash
+from gliodil.data.gate import is_clutter, obstacle
 from gliodil.data.nifti import is_nifti_name
-from gliodil.errors import InputError
+from gliodil.errors import InputError, visible
 from gliodil.planning.maps import check_map_name
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def find_rows(
         rows = _from_bids(source, out, labels, validate=validate_bids)
     else:
         rows = _from_folders(source, out, labels)
-    rows = _selected(sorted(rows, key=lambda row: row.identity), only, source)
+    rows = _selected(sorted(_apart(rows), key=lambda row: row.identity), only, source)
     return [replace(row, densities={**_maps(row, densities or {}), **row.densities}) for row in rows]
 
 
@@ -104,8 +106,10 @@ def _maps(row: Row, densities: Mapping[str, str]) -> dict[str, Path]:
 def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
     folders = [
         path
-        for path in source.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.resolve() != out
+        for path in sorted(source.iterdir())
+        if not is_clutter(path.name)
+        and path.resolve() != out
+        and (path.is_dir() or (path.is_symlink() and obstacle(path) is not None))
     ]
     if not folders:
         single = any(is_nifti_name(path.name) for path in source.iterdir())
@@ -116,7 +120,39 @@ def _from_folders(source: Path, out: Path, labels: str | None) -> list[Row]:
             found="images of one patient" if single else "no folders",
             remedy=f"gliodil plan {source.name}" if single else "check the path",
         )
-    return [Row(check_name(path.name, source), path.name, folder=path, labels=labels) for path in folders]
+    return [_row(path.name, folder=path, labels=labels, problem=_lost(path)) for path in folders]
+
+
+def _row(name: str, **more: Any) -> Row:
+    identity = safe_name(name)
+    return Row(identity, identity, named="" if identity == name else name, **more)
+
+
+def _lost(folder: Path) -> InputError | None:
+    """Return the error for a patient's folder that is a link to nothing."""
+    if folder.is_dir():
+        return None
+    return InputError(
+        "The patient's folder is a link to nothing.",
+        file=folder,
+        expected="a folder",
+        found=obstacle(folder),
+        remedy="get the content (git annex get, datalad get), or remove the link",
+    )
+
+
+def _apart(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows; names that were changed to what another patient is called get a hash of their own."""
+    given = Counter(row.identity.lower() for row in rows)
+    for row in rows:
+        if not row.named:
+            yield row
+            continue
+        identity = row.identity
+        if given[identity.lower()] > 1:
+            identity = f"{identity}-{short_hash(row.named)}"
+        logger.warning("patient %s is called %s in the results", visible(row.named), identity)
+        yield replace(row, identity=identity, place=identity)
 
 
 def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) -> list[Row]:
@@ -125,14 +161,7 @@ def _from_recipe(recipe: Recipe, source: Path, out: Path, labels: str | None) ->
         logger.warning("%s: %s", recipe.name, recipe.note)
     convention = labels or recipe.labels or None
     return [
-        Row(
-            check_name(entry.identity, source),
-            entry.identity,
-            files=entry.files,
-            labels=convention,
-            problem=entry.problem,
-        )
-        for entry in entries
+        _row(entry.identity, files=entry.files, labels=convention, problem=entry.problem) for entry in entries
     ]
 
 
@@ -151,16 +180,7 @@ def _from_bids(source: Path, out: Path, labels: str | None, *, validate: bool) -
 
 
 def _selected(rows: Iterable[Row], only: Sequence[str], source: Path) -> list[Row]:
-    rows = list(rows)
-    twice = [name for name, count in Counter(row.identity.lower() for row in rows).items() if count > 1]
-    if twice:
-        raise InputError(
-            "A patient is named twice.",
-            file=source,
-            expected="one row per patient, names that differ in more than upper and lower case",
-            found=", ".join(sorted(twice)),
-            remedy="rename or remove one of them",
-        )
+    rows = _once(rows, source)
     if not only:
         return rows
     wanted = {name.removeprefix("sub-") for name in only}
@@ -174,6 +194,28 @@ def _selected(rows: Iterable[Row], only: Sequence[str], source: Path) -> list[Ro
             remedy="check the names after --only",
         )
     return [row for row, known in zip(rows, names, strict=True) if known & wanted]
+
+
+def _once(rows: Iterable[Row], source: Path) -> list[Row]:
+    """Return one row per name; patients of one name (but for upper and lower case) cannot have one folder each."""
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.identity.lower(), []).append(row)
+    return [
+        same[0]
+        if len(same) == 1
+        else replace(
+            same[0],
+            problem=InputError(
+                "A patient is named twice.",
+                file=source,
+                expected="one row per patient, names that differ in more than upper and lower case",
+                found=", ".join(row.named or row.identity for row in same),
+                remedy="rename or remove one of them",
+            ),
+        )
+        for same in by_name.values()
+    ]
 
 
 def _subject(identity: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.cohort.recipes import Patterns, Recipe, packaged
+from gliodil.data.gate import is_clutter
 from gliodil.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def _folders(recipe: Recipe, source: Path, out: Path) -> tuple[dict[str, Path], 
         for place in sorted(glob.glob(pattern.replace("{patient}", "*"), root_dir=source)):
             path = source / place
             match = expression.fullmatch(Path(place).as_posix())
-            if match is None or not path.is_dir() or path.resolve() == out:
+            if match is None or not path.is_dir() or is_clutter(path.name) or path.resolve() == out:
                 continue
             name = match["patient"]
             if re.fullmatch(recipe.named or ".*", name):
@@ -157,7 +158,9 @@ def _matches(pattern: str, names: Mapping[str, str], folder: Path) -> Sequence[P
     if "{" in pattern:
         return ()
     return [
-        folder / place for place in sorted(glob.glob(pattern, root_dir=folder)) if (folder / place).is_file()
+        folder / place
+        for place in sorted(glob.glob(pattern, root_dir=folder))
+        if not is_clutter(Path(place).name) and not (folder / place).is_dir()
     ]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from gliodil.cohort.rows import Row, check_name
+from gliodil.cohort.rows import Row, safe_name
 from gliodil.data.discover import FILE_ROLES
-from gliodil.data.gate import read_table
+from gliodil.data.gate import obstacle, read_table
 from gliodil.errors import InputError
 from gliodil.planning.maps import check_map_name
 
@@ -40,23 +41,43 @@ def read_patients(source: Path, labels: str | None) -> list[Row]:
             else "no rows",
             remedy="rename or remove columns, and separate them with tabs",
         )
-    return [_row(line, source, labels) for line in lines]
+    return [_row(line, source, labels, number) for number, line in enumerate(lines, 1)]
 
 
-def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None) -> Row:
+def _row(
+    line: Mapping[str | None, str | list[str] | None], source: Path, labels: str | None, number: int
+) -> Row:
     cells = {
         key: value.strip()
         for key, value in line.items()
         if key is not None and isinstance(value, str) and value.strip() not in ABSENT
     }
-    identity = check_name(cells.pop("patient_id", ""), source)
+    name = cells.pop("patient_id", "")
+    identity = safe_name(name) if name else f"row-{number}"
     convention = cells.pop("label_convention", labels)
-    paths = {key: source.parent / value for key, value in cells.items()}
+    paths = {key: _path(source.parent, value) for key, value in cells.items()}
     folder = paths.pop("folder", None)
     named = [column for column in paths if column.startswith(DENSITY)]
     densities = {check_map_name(column.removeprefix(DENSITY)): paths.pop(column) for column in named}
     problem = None
-    if None in line:
+    if not name or "/" in name or "\\" in name:
+        problem = InputError(
+            "The row does not name its patient.",
+            file=source,
+            expected="a name in the column patient_id, without slashes",
+            found=f"{name!r} in row {number}",
+            remedy="fill in the name",
+        )
+    elif odd := [key for key, value in cells.items() if not value.isprintable()]:
+        paths, folder, densities = {}, None, {}
+        problem = InputError(
+            "The row holds characters that no path has.",
+            file=source,
+            expected="plain text in every cell",
+            found=f"control characters in {', '.join(odd)}",
+            remedy="write these cells again",
+        )
+    elif None in line:
         problem = InputError(
             "The row has more cells than the table has columns.",
             file=source,
@@ -71,4 +92,17 @@ def _row(line: Mapping[str | None, str | list[str] | None], source: Path, labels
             found=", ".join(paths) or "neither",
             remedy="fill in the columns folder or seg",
         )
-    return Row(identity, identity, folder, paths, convention, densities, problem)
+    row = Row(identity, identity, folder, paths, convention, densities, problem=problem)
+    return row if identity == name else replace(row, named=name)
+
+
+def _path(beside: Path, cell: str) -> Path:
+    """Return a path of the table; written with backslashes, as Windows does, it is found all the same."""
+    path = beside / cell
+    if (
+        "\\" in cell
+        and obstacle(path) is not None
+        and obstacle(turned := beside / cell.replace("\\", "/")) in (None, "a folder")
+    ):
+        return turned
+    return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from gliodil.data.load import choose_inputs
 from gliodil.data.patient import Patient, load_patient
 from gliodil.errors import GliodilError, InputError
 
+LONGEST_NAME = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -27,6 +30,8 @@ class Row:
     """Label convention; None: told from the labels."""
     densities: Mapping[str, Path] = field(default_factory=dict)
     """Maps made elsewhere, by name, to be compared with the model."""
+    named: str = ""
+    """The patient's name as it was given, where that cannot be a folder's; "" if it can."""
     problem: InputError | None = None
     """Why this row cannot be used, if names alone show it."""
 
@@ -44,14 +49,23 @@ class Row:
             return dict(self.files)
 
 
-def check_name(name: str, source: Path) -> str:
-    """Return the name of a patient, which becomes that of a folder."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            "The name of a patient cannot be the name of a folder.",
-            file=source,
-            expected="letters, digits, and . _ + - after the first character",
-            found=repr(name),
-            remedy="rename it",
-        )
-    return name
+def safe_name(name: str) -> str:
+    """Return what a patient is called in the results: the name itself if that can be a folder's everywhere.
+
+    Other characters become `_` (letters with accents lose them); a name of which nothing is left becomes
+    `patient-` and a short hash of it.
+
+    >>> safe_name("patient 02"), safe_name("Müller"), safe_name("-rf")
+    ('patient_02', 'Muller', 'rf')
+    """
+    if _NAME.fullmatch(name):
+        return name
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", plain).lstrip("._+-")[:LONGEST_NAME].rstrip("_.")
+    return kept or f"patient-{short_hash(name)}"
+
+
+def short_hash(name: str) -> str:
+    """Return eight characters that tell names apart."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]

@@ -20,6 +20,7 @@ from gliodil.cohort.status import describe_error
 from gliodil.cohort.task import Outcome, plan_row, record_failure
 from gliodil.cohort.validate import Check, Request, check_row, write_check_table
 from gliodil.cohort.workers import Workers
+from gliodil.data.ownership import COHORT
 from gliodil.data.publish import output_folder
 from gliodil.reporting.jsonable import write_json
 
@@ -143,7 +144,7 @@ def cohort_files(out: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be written to, or holds files of these names that are not of an earlier cohort.
     """
-    with output_folder(out, wait_s=WAIT_S) as output, output.part("cohort") as folder:
+    with output_folder(out, wait_s=WAIT_S) as output, output.part(COHORT) as folder:
         yield folder
 
 

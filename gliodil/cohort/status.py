@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,8 @@ from typing import Any
 
 from gliodil.data.lock import held
 from gliodil.data.manifest import read_manifest
-from gliodil.data.publish import KEPT, LOG_FILE, STATUS_DRAFT, STATUS_FILE, run_lock
+from gliodil.data.ownership import KEPT, LOG_FILE, STATUS_DAMAGED, STATUS_DRAFT, STATUS_FILE
+from gliodil.data.stage import run_lock
 from gliodil.errors import GliodilError, InputError, OutputError
 from gliodil.logs import is_log
 from gliodil.reporting.jsonable import read_json, write_json
@@ -64,6 +66,39 @@ def locked(folder: Path) -> Iterator[bool]:
                 remedy="choose another output folder",
             ) from error
         yield mine
+
+
+def set_aside_damaged(folder: Path) -> list[str]:
+    """Rename a damaged `status.json` in a folder of ours; return that in a sentence, for whoever begins again.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to.
+    """
+    path = folder / STATUS_FILE
+    try:
+        if not os.path.lexists(path) or read_status(folder) is not None or not _is_ours(folder):
+            return []
+        os.replace(path, folder / STATUS_DAMAGED)
+    except OSError as error:
+        raise OutputError(
+            "The damaged record of a patient cannot be set aside.",
+            file=path,
+            expected="a folder that can be written to",
+            found=str(error.strerror or error),
+            remedy="remove it, or choose another output folder",
+        ) from error
+    return [f"{STATUS_FILE} was damaged: it is kept as {STATUS_DAMAGED}, and the patient was planned again."]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a result or a log of ours."""
+    try:
+        log = folder / LOG_FILE
+        return read_manifest(folder) is not None or (log.is_file() and log.stat().st_size > 0 and is_log(log))
+    except GliodilError:
+        return False
 
 
 def may_record(folder: Path) -> bool:

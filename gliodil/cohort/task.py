@@ -23,10 +23,11 @@ from gliodil.cohort.status import (
     locked,
     may_record,
     read_status,
+    set_aside_damaged,
     write_status,
 )
 from gliodil.cohort.validate import Check, Request, decide
-from gliodil.data.publish import LOG_FILE
+from gliodil.data.ownership import LOG_FILE
 from gliodil.data.registration.prepare import restore
 from gliodil.errors import BusyError, GliodilError, OutputError
 from gliodil.logs import logged_to
@@ -65,6 +66,7 @@ def plan_row(row: Row, check: Check, request: Request) -> Outcome:
             return Outcome(row.identity, "elsewhere")
         if (decided := _decided_elsewhere(row, check, request)) is not None:
             return decided
+        aside = set_aside_damaged(out)
         if not may_record(out):
             raise OutputError(
                 "The patient's folder of results holds files that are not ours.",
@@ -75,7 +77,7 @@ def plan_row(row: Row, check: Check, request: Request) -> Outcome:
                 remedy="choose another output folder, or move it away",
             )
         out.mkdir(parents=True, exist_ok=True)
-        return _plan(row, check, request, out)
+        return _plan(row, check, request, out, aside)
 
 
 def record_failure(
@@ -86,6 +88,8 @@ def record_failure(
     seconds = 0.0
     try:
         with locked(out) as mine:
+            if mine:
+                set_aside_damaged(out)
             if mine and may_record(out):
                 status = read_status(out) or {}
                 if not stage:  # killed: what its task last wrote still stands
@@ -99,8 +103,8 @@ def record_failure(
     return Outcome(row.identity, "failed", seconds, error=error)
 
 
-def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
-    """Plan, with `status.json` following the stages."""
+def _plan(row: Row, check: Check, request: Request, out: Path, aside: list[str]) -> Outcome:
+    """Plan, with `status.json` following the stages; it tells what was set aside before."""
     _forget_peak_memory()
     status = _record(check, request, state="running", stage="load", seconds=0.0)
     started = time.perf_counter()
@@ -130,7 +134,7 @@ def _plan(row: Row, check: Check, request: Request, out: Path) -> Outcome:
                 overwrite=request.overwrite,
                 progress=progress,
             )
-            warnings = list(planned.metrics["warnings"])
+            warnings = [*aside, *planned.metrics["warnings"]]
             if planned.fit is not None or not _is_scored(row, check, out):
                 say(stage="coverage")
                 patient = restore(patient, out / PREPROCESS)

@@ -75,7 +75,14 @@ def check_row(row: Row, request: Request) -> Check:
     try:
         patient = row.load()
         try:
-            notes = check(patient, out, config=request.config, rule=request.rule, overwrite=request.overwrite)
+            notes = check(
+                patient,
+                out,
+                config=request.config,
+                rule=request.rule,
+                overwrite=request.overwrite,
+                relate=False,
+            )
         except BusyError:  # whoever plans it has checked it
             notes = ()
         wanted = fingerprint(patient, request.settings)

@@ -3,18 +3,19 @@
 A name is cut into lower-case tokens at everything that is not a letter or digit, and before a capital that
 follows a small letter (`brainMask` -> brain, mask). A synonym is one token or several in a row, so `t1`
 never matches `t1c`. The rules are tried in order and the first that matches decides: `t1_wm` is white
-matter, not T1, and `segm_rec` is the recurrence, not the segmentation.
+matter, not T1, and `segm_rec` is the recurrence, not the segmentation. Functional, diffusion and perfusion images and
+their masks are no input, whatever else their names say.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.dicom.headers import is_dicom
+from gliodil.data.gate import Tree, look_through
 from gliodil.data.nifti import is_nifti_name
 from gliodil.errors import InputError
 
@@ -62,6 +63,25 @@ _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
+_OTHER_KINDS = frozenset(
+    (
+        "bold",
+        "boldref",
+        "sbref",
+        "dwi",
+        "dwiref",
+        "epi",
+        "asl",
+        "m0scan",
+        "fmap",
+        "fieldmap",
+        "phasediff",
+        "rest",
+    )
+)
+"""Words of images of another kind: a mask or a T1 map of theirs is on their grid."""
+
+
 @dataclass(frozen=True)
 class FoundFiles:
     """The NIfTI files of a folder, sorted by what their names say."""
@@ -82,10 +102,14 @@ def role_of_name(name: str) -> str | None:
     """
     stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
     if stem.lower().startswith("sub-"):
+        if re.search(r"_task-", stem, flags=re.IGNORECASE):
+            return None
         # BIDS entities that say where or when, not what: ses-recurrence, space-T1w, rec-norm.
         stem = re.sub(r"(^|_)(sub|ses|space|rec|acq|run|dir)-[^_]*", "", stem, flags=re.IGNORECASE)
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem)
     tokens = [token for token in re.split(r"[^a-z0-9]+", split.lower()) if token]
+    if _OTHER_KINDS & set(tokens):
+        return None
     # BIDS names the contrast agent in an entity: ce-gadolinium_T1w.
     if "ce" in tokens and {"t1", "t1w"} & set(tokens):
         tokens.append("t1c")
@@ -96,7 +120,8 @@ def role_of_name(name: str) -> str | None:
 def find_files(folder: Path | str) -> FoundFiles:
     """Return the NIfTI files of a patient's folder by role; none if it holds DICOM instead.
 
-    Only the folder itself is searched if it holds NIfTI files; otherwise its subfolders are too (BIDS).
+    Only the folder itself is searched if it holds NIfTI files; otherwise its subfolders are too (BIDS). Files that
+    cannot be read (a link to nothing, an empty file) count: who reads them says what is wrong.
 
     Raises
     ------
@@ -113,10 +138,12 @@ def find_files(folder: Path | str) -> FoundFiles:
             expected="a folder of NIfTI files or DICOM series",
             remedy="name single files with --seg, --wm, ..." if folder.exists() else "check the path",
         )
-    images = sorted(path for path in folder.iterdir() if _is_image(path))
-    images = images or sorted(path for path in _walk(folder) if _is_image(path))
-    if not images and not any(is_dicom(path) for path in _walk(folder)):
-        raise _no_images(folder)
+    images = _images(look_through(folder, deep=False))
+    if not images:
+        tree = look_through(folder)
+        images = _images(tree)
+        if not images and not any(is_dicom(path) for path in tree.files):
+            raise _no_images(folder, tree)
     by_role: dict[str | None, tuple[Path, ...]] = {}
     for path in images:
         role = role_of_name(path.name)
@@ -125,21 +152,22 @@ def find_files(folder: Path | str) -> FoundFiles:
     return FoundFiles({role: paths for role, paths in by_role.items() if role}, outputs, unknown)
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and is_nifti_name(path.name)
+def _images(tree: Tree) -> list[Path]:
+    return sorted(
+        path for path in (*tree.files, *tree.unread) if is_nifti_name(path.name) and not path.is_dir()
+    )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, _, names in os.walk(folder):
-        yield from (Path(root, name) for name in names)
-
-
-def _no_images(folder: Path) -> InputError:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+def _no_images(folder: Path, tree: Tree) -> InputError:
+    names = sorted(str(path.relative_to(folder)) for path in tree.files)
+    shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+    lost = [f"{path.relative_to(folder)} ({why})" for path, why in tree.unread.items()]
+    if lost:
+        shown += ("; " if shown else "") + "cannot be read: " + ", ".join(lost[:10])
     return InputError(
         "The folder holds no images.",
         file=folder,
         expected="NIfTI files (.nii or .nii.gz) or DICOM series",
-        found=", ".join(names[:10]) + (" ..." if len(names) > 10 else "") or "an empty folder",
+        found=shown or "an empty folder",
         remedy="check the path, or name the files with --seg, --wm, ...",
     )

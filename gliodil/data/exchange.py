@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,13 @@ class Exchange:
         shutil.rmtree(self.stage / "old", ignore_errors=True)
 
 
-def recover(stage: Path) -> None:
+def recover(stage: Path, is_ours: Callable[[Path, Collection[str]], bool]) -> None:
     """Complete the exchange that a killed process began, if it began one.
+
+    Parameters
+    ----------
+    is_ours
+        Whether these entries of a place can be what is exchanged from this stage: a journal moves nothing else.
 
     Raises
     ------
@@ -98,13 +103,19 @@ def recover(stage: Path) -> None:
     """
     try:
         content = read_json(stage / JOURNAL_FILE, expected="a journal")
-        begun = Exchange(
-            stage, (stage / content["root"]).resolve(), tuple(content["old"]), tuple(content["new"])
-        )
-    except (GliodilError, KeyError, TypeError):  # it is written whole, so this is none of ours
+        root, old, new = (stage / content["root"]).resolve(), tuple(content["old"]), tuple(content["new"])
+        if not all(map(_is_name, (*old, *new))) or not is_ours(root, {*old, *new}):
+            return
+        begun = Exchange(stage, root, old, new)
+    except (GliodilError, KeyError, TypeError, ValueError):  # it is written whole, so this is none of ours
         return
     begun.forward()
     begun._end()
+
+
+def _is_name(name: str) -> bool:
+    """Whether a text names an entry of a folder, and nothing elsewhere."""
+    return name not in ("", ".", "..") and name == os.path.basename(name) and "\0" not in name
 
 
 def clear(stage: Path, *, keep: Collection[str] = ()) -> None:

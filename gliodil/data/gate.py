@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,8 +243,10 @@ def _reason(cause: Exception, *, quote: bool) -> str:
     return said.splitlines()[0][:200] if quote and said.strip() else type(cause).__name__
 
 
-def read_text(path: Path | str, *, expected: str, largest: int = LARGEST_TABLE) -> str:
+def read_text(path: Path | str, *, expected: str, largest: int = LARGEST_TABLE, zeros: bool = False) -> str:
     """Return the text of a file, whatever usual encoding it has: UTF-8 or UTF-16, with or without mark, or Latin-1.
+
+    With `zeros`, characters of code 0 are left for the caller to judge.
 
     Raises
     ------
@@ -255,7 +257,7 @@ def read_text(path: Path | str, *, expected: str, largest: int = LARGEST_TABLE) 
     with parsing("The file cannot be read.", file=path, expected=expected), Path(path).open("rb") as stream:
         content = stream.read(largest + 1)
         text = _decoded(content)
-        if "\0" in text:
+        if "\0" in text and not zeros:
             raise ValueError("bytes that are no text")
     return text
 
@@ -327,11 +329,16 @@ def read_table(
     InputError
         If it cannot be read.
     """
-    text = read_text(path, expected=expected, largest=largest)
+    text = read_text(path, expected=expected, largest=largest, zeros=True)
     with parsing("The table cannot be read.", file=path, expected=expected):
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+        quoting: Literal[0, 3] = 3 if text.count('"') % 2 else 0  # a stray one would swallow rows
+        reader: csv.DictReader[str] = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="\t", quoting=quoting
+        )
         rows = [row for row in reader if any(row.values())]
-        return list(reader.fieldnames or ()), rows
+        return [name.strip() for name in reader.fieldnames or ()], [
+            {key if key is None else key.strip(): cell for key, cell in row.items()} for row in rows
+        ]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Whether two things belong together: the one place that decides it.
 
-    one patient    equal PatientIDs, where both are stated; or the user says that they are one person's
+    one patient    not told to be two by PatientID, birth date or name (``dicom.person``); or the user says that they are
+                   one person's
     one frame      equal frames of reference, where both are stated; or a chain of registrations (``frames``)
     one place      fields of view that meet in world coordinates
 
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gliodil.data.dicom.headers import is_dicom, read_header, text
+from gliodil.data.dicom.headers import is_dicom, read_header
+from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.series import Series
 from gliodil.data.frames import FrameGraph, Link
 from gliodil.data.volume import Volume
@@ -26,22 +28,22 @@ SAME_PATIENT = "--same-patient"
 
 @dataclass(frozen=True)
 class Owned:
-    """Something of somebody: what it is called, its file, and its PatientID ("" where none is stated)."""
+    """Something of somebody: what it is called, its file, and whose it says it is."""
 
     name: str
     file: Path
-    patient_id: str
+    person: Person
 
     @classmethod
     def of_series(cls, role: str, series: Series) -> Owned:
         """Return what a series says."""
-        return cls(f"{role} ({series.name})", series.files[0], series.patient_id)
+        return cls(f"{role} ({series.name})", series.files[0], series.person)
 
     @classmethod
     def of_file(cls, role: str, path: Path) -> Owned:
         """Return what a file says: nothing, if it is no DICOM."""
         header = read_header(path) if is_dicom(path) else None
-        return cls(f"{role} ({path.name})", path, "" if header is None else text(header, "PatientID"))
+        return cls(f"{role} ({path.name})", path, Person() if header is None else person_of(header))
 
 
 def require_one_patient(things: Iterable[Owned], *, stated: bool = False) -> None:
@@ -57,22 +59,25 @@ def require_one_patient(things: Iterable[Owned], *, stated: bool = False) -> Non
     Raises
     ------
     InputError
-        If two of them have different PatientIDs.
+        If two of them are of two persons.
     """
-    known = [thing for thing in things if thing.patient_id]
-    if stated or not known:
+    if stated:
         return
-    first = known[0]
-    for thing in known[1:]:
-        if thing.patient_id != first.patient_id:
-            raise InputError(
-                f"The {thing.name} is of another patient than the {first.name}.",
-                file=thing.file,
-                expected=f"the PatientID of {first.file.name}",
-                found="another PatientID",
-                remedy="take it out of the folder, or give the right one; if both are one person under two numbers, "
-                f"say so with {SAME_PATIENT}",
-            )
+    seen: list[Owned] = []
+    for thing in things:
+        for first in seen:
+            if thing.person.is_another_than(first.person):
+                raise InputError(
+                    f"The {thing.name} is of another patient than the {first.name}.",
+                    file=thing.file,
+                    expected=f"the patient of {first.file.name}",
+                    found="another PatientID"
+                    if thing.person.identifier and first.person.identifier
+                    else "another birth date or name",
+                    remedy="take it out of the folder, or give the right one; if both are one person under two numbers, "
+                    f"say so with {SAME_PATIENT}",
+                )
+        seen.append(thing)
 
 
 def carried(

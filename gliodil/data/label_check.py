@@ -30,8 +30,17 @@ OPEN_RIM = 1 / 3
 """Rim, as a part of the best reading's, below which a reading with all three layers is out of the question too."""
 
 
-def check_labels(segmentation: Volume, convention: LabelConvention) -> tuple[str, ...]:
+def check_labels(
+    segmentation: Volume, convention: LabelConvention, *, by_name: bool = False
+) -> tuple[str, ...]:
     """Check that a segmentation fits a stated convention; return warnings.
+
+    Parameters
+    ----------
+    segmentation, convention
+        The labels and what they are said to mean.
+    by_name
+        Whether names of structures said it: then their arrangement, whatever it is, says nothing against it.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def check_labels(segmentation: Volume, convention: LabelConvention) -> tuple[str
     if unknown:
         specks = ", ".join(f"{n} of label {label}" for label, n in sorted(unknown.items()))
         warnings.append(f"labels: stray voxels that {convention.name} does not know are ignored ({specks})")
-    return (*warnings, *_judge(segmentation, given, others))
+    return tuple(warnings) if by_name else (*warnings, *_judge(segmentation, given, others))
 
 
 def detect_convention(segmentation: Volume) -> tuple[LabelConvention, tuple[str, ...]]:

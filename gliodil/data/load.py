@@ -13,9 +13,11 @@ import numpy as np
 
 from gliodil.data import checks
 from gliodil.data.barriers import resample_sheets
+from gliodil.data.dicom.headers import is_dicom, item, read_header, text
 from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
+from gliodil.data.follow_up import read_follow_up
 from gliodil.data.frames import FrameGraph, Link
 from gliodil.data.identity import Owned, carried, require_one_patient
 from gliodil.data.label_check import check_labels, detect_convention
@@ -30,7 +32,7 @@ from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
 
-_LABEL_ROLES = ("seg", "brain", "recurrence", "barriers")
+_LABEL_ROLES = ("seg", "brain", "barriers")
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,8 @@ def choose_inputs(
         others, warnings, found_ct = dicom.unused, list(dicom.notes), dicom.planning
         chosen |= {role: one.files[0] for role, one in dicom.roles.items()}
         series |= {role: one for role, one in dicom.roles.items() if role != "seg"}
-    planning = choose_ct(
-        ct, found_ct.get("ct", ()), folder, registrations=reg, found_registrations=found_ct.get("reg", ())
-    )
+    clinics = registrations(reg, found_ct.get("reg", ()))
+    planning = choose_ct(ct, found_ct.get("ct", ()), folder, clinics)
     if "seg" not in chosen:
         seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
         seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
@@ -165,7 +166,11 @@ def choose_inputs(
     owned += [] if planning is None else [Owned.of_series("planning CT", planning.series)]
     owned += [Owned.of_file(role, path) for role, path in chosen.items() if role not in used]
     require_one_patient(owned, stated=same_patient)
-    graph = registrations(reg, found_ct.get("reg", ()))
+    graph = clinics.graph
+    seen_series = (*used.values(), *others, *(() if planning is None else (planning.series,)))
+    warnings += clinics.unused(
+        [one.frame_of_reference for one in seen_series] + [_stated_frame(path) for path in chosen.values()]
+    )
     if not register:
         for role, note in _unrelated(used, graph, needed=("pet", *named)).items():
             warnings.append(note)
@@ -198,7 +203,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         convention, notes = detect_convention(segmentation)
     else:
         convention = read.convention or get_convention(labels or "")
-        notes = check_labels(segmentation, convention)
+        notes = check_labels(segmentation, convention, by_name=read.convention is not None)
     segmentation, filled = fill_rims(segmentation, convention)
     if planning is not None:
         segmentation, planning = _onto_mr(segmentation, planning, inputs)
@@ -217,7 +222,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
     for role, path in files.items():
         if role == "seg":
             continue
-        volume, source, notes = _load(role, path, inputs, segmentation, tumour)
+        volume, source, notes = _load(role, path, inputs, segmentation, tumour, convention)
         volumes[role] = volume
         sources.append(source)
         warnings += notes
@@ -232,11 +237,8 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
         oedema = segmentation.mask(convention.oedema)
         warnings += checks.check_enhancement(volumes["t1c"], segmentation.mask(convention.enhancing), oedema)
     if planning is not None:
-        sources.append(
-            _source(
-                "ct", planning.series.files[0], planning.series.volume(), planning.series, resampled=False
-            )
-        )
+        one = planning.series
+        sources.append(_source("ct", one.files[0], one.volume(), one, resampled=False))
     return LoadedVolumes(segmentation, convention, volumes, tuple(sources), tuple(warnings), planning)
 
 
@@ -276,19 +278,29 @@ def _load(
     inputs: ChosenInputs,
     segmentation: Volume,
     tumour: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    convention: LabelConvention,
 ) -> tuple[Volume, Source, tuple[str, ...]]:
     """Read one file or series, check it, and bring it onto the grid of the segmentation."""
 
     series = inputs.series.get(role)
+    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
+    graph = near(inputs, frame)
+    said: tuple[str, ...] = ()
+    later = None
+    if role == "recurrence":
+        parts, name = inputs.parts, convention.name
+        later = read_follow_up(path, segmentation, frame=frame, graph=graph, convention=name, parts=parts)
+        said = later.notes
 
     def read() -> Volume:
         if series is not None:
             return series.volume()
+        if later is not None:
+            return later.labels
         return read_mask(path) if role in _LABEL_ROLES else read_nifti(path, kind="scalar")
 
-    frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
-    original, link = carried(read(), frame, near(inputs, frame), what=f"{role} image", file=path)
-    notes = original.notes + checks.check_field_of_view(role, original, segmentation, tumour)
+    original, link = carried(read(), frame, graph, what=f"{role} image", file=path)
+    notes = (said or original.notes) + checks.check_field_of_view(role, original, segmentation, tumour)
     if link is not None and link.origin != "same frame":
         notes += (f"{path.name}: placed by the clinic's registration of its frame of reference",)
     resampled = not original.same_grid(segmentation)
@@ -346,6 +358,14 @@ def _unrelated(series: Mapping[str, Series], graph: FrameGraph, *, needed: Colle
             "they lie to each other (--reg FILE would, or --register)"
         )
     return notes
+
+
+def _stated_frame(path: Path) -> str:
+    """Return the frame of reference that a DICOM file states, "" for any other file."""
+    if not is_dicom(path) or (header := read_header(path)) is None:
+        return ""
+    referenced = item(header, "ReferencedFrameOfReferenceSequence")
+    return text(header, "FrameOfReferenceUID") or text(referenced, "FrameOfReferenceUID")
 
 
 def _into_frame(segmentation: Volume, inputs: ChosenInputs) -> tuple[Volume, list[str]]:

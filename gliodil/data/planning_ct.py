@@ -5,7 +5,7 @@
     registered   the product's own rigid registration (``data.registration.rigid``)
 
 in this order. Where the clinic's registration is used, the product's own is made too and the difference stated: the
-largest distance between the two places of any point of the head's middle. The CT is the reference of what is exported;
+largest distance between the two places of any point of the brain. The CT is the reference of what is exported;
 the model runs on the MR.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ NO_CT = "none"
 NOTABLE_MM = 3.0
 """Difference between the clinic's registration and the product's own that deserves a warning."""
 HEAD_RADIUS_MM = 70.0
-"""Points within this of the target stand for the brain where two registrations are compared."""
+"""Points within this of the middle stand for the brain where two registrations are compared and none is known."""
 
 Progress = Callable[[str, int, float], None]
 
@@ -114,47 +115,92 @@ class PlanningCT:
         return self.link
 
 
+@dataclass(frozen=True)
+class Registrations:
+    """The clinic's registration objects.
+
+    Attributes
+    ----------
+    graph
+        Their links.
+    files
+        Those that could be read.
+    problems
+        Why others cannot be used: deformable, scaling, damaged.
+    """
+
+    graph: FrameGraph = field(default_factory=FrameGraph)
+    files: tuple[Path, ...] = ()
+    problems: tuple[GliodilError, ...] = ()
+
+    def unused(self, frames: Iterable[str]) -> tuple[str, ...]:
+        """Return sentences on objects that cannot be used, and on links that join none of the patient's frames."""
+        known = sorted({frame for frame in frames if frame})
+        joined = any(self.graph.path(a, b) is not None for a, b in combinations(known, 2))
+        texts = [
+            f"registration object not used: {problem.problem.rstrip('.')} ({Path(problem.file or '').name})"
+            for problem in self.problems
+        ]
+        if self.files and not joined:
+            names = ", ".join(path.name for path in self.files)
+            texts.append(f"registration object not used: {names} relates none of the images to each other")
+        return tuple(texts)
+
+
+def registrations(given: Iterable[Path], found: Iterable[Series]) -> Registrations:
+    """Return what the clinic's registration objects say; one that was given must be rigid, others may be anything.
+
+    Raises
+    ------
+    ImageFileError, GeometryError
+        If one that was given is none, or not rigid.
+    """
+    links: list[Link] = []
+    files: list[Path] = []
+    problems: list[GliodilError] = []
+    for path in given:
+        links += read_registration(path)
+        files.append(Path(path))
+    for one in found:
+        try:
+            links += read_registration(one.files[0])
+        except GliodilError as problem:
+            problems.append(problem)
+        else:
+            files.append(one.files[0])
+    return Registrations(FrameGraph(tuple(links)), tuple(files), tuple(problems))
+
+
 def choose_ct(
-    named: Path | None,
-    found: Sequence[Series],
-    folder: Path | None,
-    *,
-    registrations: Iterable[Path],
-    found_registrations: Sequence[Series],
+    named: Path | None, found: Sequence[Series], folder: Path | None, clinics: Registrations
 ) -> PlanningCT | None:
-    """Return the planning CT among what was named and what a folder holds, and its registration objects.
+    """Return the planning CT among what was named and what a folder holds.
 
     Parameters
     ----------
     named
         Folder or file given by the user; `none` to plan without one.
-    found, found_registrations
-        CTs and registration objects of the patient's folder.
-    registrations
-        Registration objects given by the user.
+    found
+        CTs of the patient's folder.
+    clinics
+        The clinic's registration objects.
 
     Raises
     ------
     InputError
-        If several CTs could be meant, or registrations are given without a CT.
+        If several CTs could be meant.
     GeometryError
-        If the CT is no regular volume, or a registration that was given is not rigid.
+        If the CT is no regular volume, or states no frame of reference.
     """
-    given = [Path(path) for path in registrations]
-    graph = FrameGraph()
-    files: list[Path] = []
-    for path in given:
-        graph = FrameGraph((*graph.links, *read_registration(path)))
-        files.append(path)
     if named is not None and str(named) == NO_CT:
         return None
     series = series_at(named, "ct") if named is not None else _only(found, folder)
     if series is None:
         return None
     if series.problem is not None:
-        series.problem.remedy = f"{series.problem.remedy or ''}; or plan without it (--ct {NO_CT})".lstrip(
-            "; "
-        )
+        old = series.problem.remedy
+        without = f"plan without it (--ct {NO_CT})"
+        series.problem.remedy = f"{old}; or {without}" if old else without
         raise series.problem
     if not series.frame_of_reference:
         raise GeometryError(
@@ -164,27 +210,7 @@ def choose_ct(
             found="none",
             remedy="export the series again with its identifiers",
         )
-    problems: list[GliodilError] = []
-    for one in found_registrations:
-        try:
-            links = read_registration(one.files[0])
-        except GliodilError as problem:
-            problems.append(problem)
-            continue
-        graph = FrameGraph((*graph.links, *links))
-        files.append(one.files[0])
-    return PlanningCT(series, graph, tuple(files), problems=tuple(problems))
-
-
-def registrations(given: Iterable[Path], found: Iterable[Series]) -> FrameGraph:
-    """Return what the clinic's registration objects say; those of a folder that are not rigid say nothing."""
-    links = [link for path in given for link in read_registration(path)]
-    for one in found:
-        try:
-            links += read_registration(one.files[0])
-        except GliodilError as problem:
-            logger.info("%s", problem)
-    return FrameGraph(tuple(links))
+    return PlanningCT(series, clinics.graph, clinics.files, problems=clinics.problems)
 
 
 def _only(found: Sequence[Series], folder: Path | None) -> Series | None:
@@ -215,7 +241,7 @@ def related(
     image
         The MR image that is registered, in the frame that the model runs in.
     target
-        Points that must be right, world mm of the MR, shape (n, 3): the tumour. Without, the middle of the image.
+        Points that must be right, world mm of the MR, shape (n, 3): the brain. Without, the middle of the image.
 
     Raises
     ------
@@ -246,12 +272,12 @@ def related(
         )
         return replace(planning, link=given, notes=(*planning.notes, *notes))
     if given is None:
-        notes += [f"registration object not used: {problem.problem}" for problem in planning.problems]
         return replace(planning, link=own, notes=(*planning.notes, *notes))
-    apart = difference_mm(given, own, _head(image, target))
+    points = _middle(image) if target is None else target
+    apart = difference_mm(given, own, points)
     if apart > NOTABLE_MM:
         notes.append(
-            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the head; "
+            f"the clinic's registration of MR and CT and the product's own differ by up to {apart:.1f} mm in the brain; "
             "the clinic's is used: look at the figure of it"
         )
     return replace(planning, link=given, own=own, difference_mm=apart, notes=(*planning.notes, *notes))
@@ -263,9 +289,9 @@ def difference_mm(one: Link, other: Link, points: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(points @ change[:3, :3].T + change[:3, 3], axis=1).max())
 
 
-def _head(image: Volume, target: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _middle(image: Volume) -> NDArray[np.float64]:
     """Return the six ends and the centre of a ball that stands for the brain, world mm of the image."""
-    middle = image.to_world((np.asarray(image.shape) - 1) / 2) if target is None else target.mean(axis=0)
+    middle = image.to_world((np.asarray(image.shape) - 1) / 2)
     arms = HEAD_RADIUS_MM * np.concatenate([np.eye(3), -np.eye(3), np.zeros((1, 3))])
     return np.asarray(middle + arms)
 
@@ -295,6 +321,7 @@ def _registered(planning: PlanningCT, image: Volume, source: str, target: NDArra
     from gliodil.data.registration.rigid import align_rigidly
 
     found: Any = align_rigidly(planning.series.volume(), image, "MR")
-    link = Link(source, planning.frame, np.linalg.inv(found.transform.matrix), "registered")
+    matrix, spread = np.linalg.inv(found.transform.matrix), getattr(found, "spread_mm", None)
+    link = Link(source, planning.frame, matrix, "registered", spread)
     logger.info("MR to planning CT: %s", link)
     return link

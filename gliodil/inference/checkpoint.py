@@ -27,6 +27,7 @@ import torch
 
 from gliodil import __version__
 from gliodil.data.atomic import atomic_path
+from gliodil.data.gate import obstacle
 from gliodil.data.patient import Patient
 from gliodil.errors import InputError, OutputError
 from gliodil.inference.config import FitConfig
@@ -99,15 +100,17 @@ class Checkpoint:
 
         self._key, self._loops, self._left = once, [], []
         self._due = time.monotonic() + self.interval_s
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
         try:
-            found, self._left = read_states(self.path, once())
+            if (found := obstacle(self.path)) is not None:  # a pipe would be waited for
+                raise ValueError(found)
+            fits, self._left = read_states(self.path, once())
         except Exception as error:  # damage has many faces
             logger.info("%s: %r", self.path, error)
             self._warn("is damaged")
             return
-        if not found:
+        if not fits:
             self._warn("belongs to other images, other settings or another version")
 
     def begin(self, loop: str) -> State | None:
@@ -228,6 +231,8 @@ def _draft(path: Path) -> Path:
 
 def _foreign(path: Path) -> bool:
     """Whether there is a file that was not written here, damaged or whole."""
+    if os.path.lexists(path) and not path.is_file():
+        return True
     try:
         with path.open("rb") as file:
             start = file.read(2)

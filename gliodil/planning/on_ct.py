@@ -147,6 +147,11 @@ def plans_on_ct(patient: Patient, plans: Plans) -> PlansOnCT:
         if abs(volume[name] - (ml := np.count_nonzero(one.data) * one.voxel_volume_ml))
         > max(NOTABLE_CHANGE * ml, NOTABLE_ML)
     ]
+    warnings += [
+        f"{name} reaches beyond the planning CT: {missing:.2f} mL of it are missing there"
+        for name, one in before.items()
+        if (missing := _beyond_ml(one, grid, link)) > 0
+    ]
     return PlansOnCT(
         targets={name: grid.with_data(mask.astype(np.uint8)) for name, mask in masks.items()},
         density=plans.density.carried(link.matrix, grid.frame).resample_to(grid),
@@ -155,6 +160,13 @@ def plans_on_ct(patient: Patient, plans: Plans) -> PlansOnCT:
         equal_volume_voxel_difference=int(masks["ctv_model"].sum()) - int(masks["ctv_standard"].sum()),
         warnings=tuple(warnings),
     )
+
+
+def _beyond_ml(mask: Volume, grid: Volume, link: Link) -> float:
+    """Return how much of a mask [mL] lies outside the field of view of the CT."""
+    index = grid.to_index(mask.carried(link.matrix, grid.frame).to_world(np.argwhere(mask.data)))
+    outside = ((index < -0.5) | (index > np.asarray(grid.shape) - 0.5)).any(axis=1)
+    return int(np.count_nonzero(outside)) * mask.voxel_volume_ml
 
 
 def _carried(

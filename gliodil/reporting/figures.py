@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gliodil.data.patient import Patient
 from gliodil.data.volume import Volume
 from gliodil.inference.result import Fit
+from gliodil.reporting.ct_figures import bone_figure, checkerboard_figure
 from gliodil.reporting.curves import distance_figure, loss_figure, pet_figure
 from gliodil.reporting.isolines import density_figure, probability_figure, truth_figure
 from gliodil.reporting.panels import difference_figure, plans_figure
@@ -99,6 +100,17 @@ FIGURES = {
         "Axial, coronal and sagittal planes of the whole brain with the outlines of white matter and "
         "cerebrospinal fluid from the tissue maps.",
     ),
+    "ct_checkerboard": FigureText(
+        "MR and planning CT",
+        "Squares of the MR and of the planning CT (bluish, soft tissue) in turn, the CT where the registration puts it. "
+        "Where the two are off, edges of ventricles, brain and skin break at the borders of the squares.",
+        "Axial, coronal and sagittal planes with squares of MR and CT in turn.",
+    ),
+    "ct_bone": FigureText(
+        "Bone over the MR",
+        "Edges of bone from the planning CT (orange) over the MR. They should run along the dark band of the skull.",
+        "Axial, coronal and sagittal planes of the MR with the outlines of bone from the planning CT.",
+    ),
     "loss": FigureText(
         "Loss",
         "Left: the objective of each stage against the number of gradients spent. Right: the terms of the "
@@ -142,6 +154,9 @@ def draw_figures(
     tissue = tissue_figure(patient, plans)
     if tissue is not None:
         yield "tissue", tissue
+    if patient.planning is not None:
+        yield "ct_checkerboard", checkerboard_figure(patient, plans)
+        yield "ct_bone", bone_figure(patient, plans)
     yield "loss", loss_figure(fit)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gliodil.data.manifest import Owner, verified
+from gliodil.data.ownership import keep_apart
 from gliodil.data.patient import Patient
-from gliodil.data.publish import SPACE_MB, Output, keep_apart, output_folder
+from gliodil.data.publish import SPACE_MB, Output, output_folder
 from gliodil.data.registration.prepare import Prepared
 from gliodil.data.volume import Volume
 from gliodil.inference.result import Fit

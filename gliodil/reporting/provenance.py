@@ -79,7 +79,8 @@ def build_provenance(
         "inputs": [
             series_record(key, patient.series[key]) if key in patient.series else input_record(key, path)
             for key, path in patient.files.items()
-        ],
+        ]
+        + _planning_records(patient),
     }
 
 
@@ -138,6 +139,14 @@ def input_record(key: str, path: Path) -> dict[str, Any]:
     except (OSError, GliodilError):
         record["note"] = "not read as a single NIfTI file"
     return record
+
+
+def _planning_records(patient: Patient) -> list[dict[str, Any]]:
+    """Return the records of the planning CT and of the clinic's registration objects."""
+    if patient.planning is None:
+        return []
+    objects = [input_record("reg", path) for path in patient.planning.registrations]
+    return [series_record("ct", patient.planning.series), *objects]
 
 
 def series_record(key: str, series: Series) -> dict[str, Any]:

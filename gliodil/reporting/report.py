@@ -17,6 +17,7 @@ from gliodil.data.gate import parsing
 from gliodil.errors import MissingExtraError
 from gliodil.reporting import wording
 from gliodil.reporting.crossing_words import crossing_rows, crossing_sentences
+from gliodil.reporting.ct_words import ct_rows, ct_sentence
 from gliodil.reporting.figures import FIGURES
 from gliodil.reporting.jsonable import read_json
 from gliodil.reporting.viewer import VIEWER_FILE, niivue_bundle
@@ -127,6 +128,8 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
             (wording.TERM_NAMES.get(key, key), value)
             for key, value in _ordered(metrics["loss"]["terms"], wording.TERM_NAMES)
         ],
+        "ct_sentence": ct_sentence(metrics),
+        "ct_rows": ct_rows(metrics),
         "truth": [(TRUTH_NAMES.get(key, key), value) for key, value in (metrics["truth"] or {}).items()],
         "comparison": _comparison(metrics),
         "methods": wording.methods(metrics),

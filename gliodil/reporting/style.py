@@ -51,6 +51,7 @@ STRUCTURES = {
     "recurrence": LineStyle("Recurrence", "#FFFFFF", (0, (3, 1.5, 1, 1.5)), 1.4),
     "truth": LineStyle("True density", "#FFFFFF", (0, (3, 1.5)), 1.4),
     "wm": LineStyle("White matter", ORANGE, "-", 1.0),
+    "bone": LineStyle("Bone on the CT", ORANGE, "-", 1.0),
     "csf": LineStyle("CSF", BLUE, (0, (4, 1.5)), 1.0),
 }
 """Line styles by structure; where two lines coincide, the thinner one is drawn on top."""

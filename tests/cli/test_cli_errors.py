@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gliodil.data.manifest import Owner, listed, write_manifest
+
 Change = Callable[[Path], Sequence[object]]
 """Spoil a patient folder and return further arguments."""
 
@@ -398,3 +400,17 @@ def test_running_out_of_memory_says_what_to_do(cli, patient, tmp_path, monkeypat
     run = cli("plan", patient, "--out", tmp_path / "out")
     assert_one_clear_error(run, "not enough memory", "7 bytes", "--cells")
     assert contents(tmp_path) == before
+
+
+def test_a_log_is_not_written_over_other_files_nor_into_results(cli, tmp_path, contents):
+    result = tmp_path / "result"
+    result.mkdir()
+    (result / "log.txt").write_text("2026-11-30 23:59:59,999 INFO gliodil: a log, but one that is listed\n")
+    write_manifest(result, Owner("plan", "a"), listed(result))
+    (tmp_path / "seg.nii.gz").write_text("the clinic's")
+    (tmp_path / "link.log").symlink_to("seg.nii.gz")
+    before = contents(tmp_path)
+    for where in ("result/log.txt", "result/new.log", "seg.nii.gz", "link.log", "/dev/full"):
+        run = cli("doctor", "--log-file", tmp_path / where)
+        assert_one_clear_error(run, "log file", "--log-file", patient=None)
+        assert contents(tmp_path) == before

@@ -241,8 +241,9 @@ def test_evaluate_adds_the_coverage_of_a_recurrence(cli, planned, original, tmp_
 
 def test_evaluate_says_when_part_of_the_recurrence_lies_outside(cli, planned, original, tmp_path):
     recurrence = nib.load(original / "recurrence.nii.gz")
-    data = np.zeros((80, 59, 48), np.uint8)
-    data[20:] = 1
+    inside = voxels(planned, "ctv_trimmed") > 0
+    data = np.pad(inside.astype(np.uint8), ((0, 40), (0, 0), (0, 0)))
+    data[-20:].flat[: np.count_nonzero(inside) // 4] = 1  # beyond the images
     nib.save(nib.Nifti1Image(data, recurrence.affine), tmp_path / "wide.nii.gz")
     run = cli("evaluate", planned, "--recurrence", tmp_path / "wide.nii.gz")
     assert run.code == 0

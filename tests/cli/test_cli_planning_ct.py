@@ -159,7 +159,17 @@ def test_a_ct_is_no_mr(clinic: Path, cli: Callable, tmp_path: Path) -> None:
     assert "CT" in run.err
 
 
-def test_a_registration_without_a_ct_is_refused(clinic: Path, cli: Callable, tmp_path: Path) -> None:
-    run = cli("plan", clinic / "patient", "--reg", clinic / "reg.dcm", "--out", tmp_path / "o")
-    assert run.code == 1
-    assert "no planning CT" in run.err
+def test_a_registration_that_relates_nothing_is_said(clinic: Path, cli: Callable, tmp_path: Path) -> None:
+    run = cli(
+        "plan", clinic / "patient", "--reg", clinic / "reg.dcm", "--out", tmp_path / "o", "--dry-run", "--cells", 12
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert "reg.dcm relates none of the images" in run.err
+
+
+def test_the_report_shows_the_ct(planned: Path) -> None:
+    page = (planned / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Planning CT</h2>" in page
+    assert "related by the clinic’s registration object" in page.replace("&#39;", "’")
+    assert page.count("data:image/png") >= 8
+    assert {"ct_checkerboard.png", "ct_bone.png"} <= {path.name for path in (planned / "figures").iterdir()}

@@ -136,7 +136,11 @@ def test_images_and_labels_go_through_the_transform(cli, planned_from_mri, mri_o
     assert run.code == 0
     one, other = voxels(seg) > 0, voxels(back) > 0
     assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.9
-    run = cli("apply-transform", transform, mri_only / "t1.nii.gz", "--inverse", "--out", there)
+    before = there.read_bytes()
+    again = ("apply-transform", transform, mri_only / "t1.nii.gz", "--inverse", "--out", there)
+    assert "file of that name already" in cli(*again).err
+    assert there.read_bytes() == before
+    run = cli(*again, "--overwrite")
     assert run.code == 0
     assert voxels(there).dtype == np.float32
     inside = anatomy.brain.data > 0
@@ -154,6 +158,7 @@ def test_misuse_of_apply_transform_is_one_error(cli, planned_from_mri, mri_only,
         ((transform, t1, "--out", tmp_path / "a.png"), "named as NIfTI"),
         ((transform, tmp_path / "none.nii.gz", "--out", tmp_path / "a.nii.gz"), "does not exist"),
         ((transform, far, "--out", tmp_path / "a.nii.gz"), "Nothing of the image"),
+        ((transform, far, "--out", far, "--overwrite"), "one of the files that are read"),
     ):
         run = cli("apply-transform", *arguments)
         assert run.code == 1

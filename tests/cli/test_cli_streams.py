@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 
 import pytest
 
@@ -106,3 +109,47 @@ def test_what_the_stream_cannot_encode_does_not_cost_the_line(shell, original, t
     assert done.returncode == 1
     assert "Gr\\xfc\\xdfe" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_ends_a_command_gently(cli, monkeypatch, name):
+    if not hasattr(signal, name):
+        pytest.skip(f"there is no {name} here")
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+
+    def stopped():
+        try:
+            os.kill(os.getpid(), getattr(signal, name))
+            time.sleep(5)
+            yield ("late", "")
+        finally:
+            cleaned.append(name)
+
+    monkeypatch.setattr("gliodil.doctor.findings", stopped)
+    run = cli("doctor")
+    assert (run.code, run.out) == (1, "")
+    assert run.err == "gliodil: Interrupted before the result was complete.\n"
+    assert cleaned == [name]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (ValueError("a\x1b[2J\rb"), "not foreseen"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_what_was_not_foreseen_is_one_error_too(cli, monkeypatch, tmp_path, error, words):
+    def failing():
+        raise error
+
+    monkeypatch.setattr("gliodil.doctor.findings", failing)
+    run = cli("doctor", "--log-file", tmp_path / "run.log")
+    assert run.code == 1
+    assert words in run.err
+    assert "Traceback" not in run.err
+    assert not {"\x1b", "\r"} & set(run.err)
+    assert "Traceback" in (tmp_path / "run.log").read_text()

@@ -141,6 +141,50 @@ def test_a_stale_result_is_planned_again_and_a_settled_failure_is_not(copied, co
     assert "to be planned" in dry.err
 
 
+@pytest.mark.parametrize("text", ["[1", '{"state": 7, "schema_version": 1}', "\0" * 40])
+def test_a_damaged_record_is_set_aside_and_the_patient_looked_at_again(copied, cohort, text):
+    for name in ("torn", "odd"):
+        shutil.rmtree(copied / "in" / name)
+    (copied / "out/good/status.json").write_text(text)
+    before = (copied / "out/good/density.nii.gz").stat().st_mtime_ns
+    group = cohort(copied / "in", copied / "out", "group")
+    assert group.code == 1
+    assert "1 failed" in group.err
+    assert cohort(copied / "in", copied / "out", "participant", *QUICK).code == 0
+    status = read_status(copied / "out/good")
+    assert status["state"] == "done"
+    assert "status.json was damaged" in status["warnings"][0]
+    assert (copied / "out/good/status.damaged.json").read_text() == text
+    assert (copied / "out/good/density.nii.gz").stat().st_mtime_ns == before  # the result itself was whole
+    assert cohort(copied / "in", copied / "out", "participant", *QUICK, "--force", "--dry-run").code == 0
+
+
+def test_what_is_somebody_elses_fails_its_patient_alone(planned, cohort, tmp_path):
+    for name, file in (("good", "status.json"), ("odd", "notes.txt")):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / file).write_text("mine")
+    run = cohort(planned[0] / "in", tmp_path / "out", "participant", *QUICK)
+    assert run.code == 2
+    assert "3 failed" in run.err
+    for name, file in (("good", "status.json"), ("odd", "notes.txt")):
+        assert [(p.name, p.read_text()) for p in (tmp_path / "out" / name).iterdir()] == [(file, "mine")]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("too deep"), ValueError("a\x1b[2Jb")])
+def test_whatever_goes_wrong_is_one_patients_failure(copied, cohort, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gliodil.cohort.task.plan_patient", failing)
+    run = cohort(copied / "in", copied / "out", "participant", *QUICK, "--force")
+    assert run.code == 2
+    assert statuses(copied / "out") == dict.fromkeys(("good", "torn", "odd"), "failed")
+    assert type(error).__name__ in run.err
+    assert "\x1b" not in run.err
+    assert "Traceback" not in run.err
+    assert "failing" in (copied / "out/good/run.log").read_text()
+
+
 def test_a_dry_run_writes_nothing_and_tells_what_is_wrong(planned, cohort, tmp_path):
     run = cohort(planned[0] / "in", tmp_path / "out", "participant", *QUICK, "--dry-run")
     assert run.code == 2

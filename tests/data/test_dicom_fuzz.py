@@ -1,4 +1,4 @@
-"""Damaged DICOM: typed errors only, no hanging, no writing, no identity. `benchmarks/fuzz_dicom.py` does more of it."""
+"""Damaged DICOM: typed errors only, no hanging, no writing, no identity. `benchmarks/fuzz_inputs.py` does more of it."""
 
 from __future__ import annotations
 

@@ -146,3 +146,65 @@ def test_without_what_it_takes_values_stay(
     assert series.unit == unit
     assert says in series.volume().notes[0]
     np.testing.assert_allclose(series.volume().data, 2 * ramp())
+
+
+T1_TIMING = {"EchoTime": 3, "RepetitionTime": 2000, "InversionTime": 900}
+
+
+@pytest.mark.parametrize(
+    ("description", "fields", "role"),
+    [
+        ("t2_space_dark-fluid_sag_p2_iso_MPR Tra", {}, "flair"),
+        ("T2 SPACE MPR", {}, "t2"),
+        ("MPR Range", {}, None),
+        ("sT1W_3D_TFE_Gd", {}, "t1c"),
+        ("AX T1 C-", {}, "t1"),
+        ("AX T1 C-", {"ContrastBolusAgent": "Gadovist"}, "t1"),
+        ("SAG T1 W/O", {}, "t1"),
+        ("SAG T1 W/", {}, "t1c"),
+        ("T1 W/WO", {}, None),
+        ("T1 W/WO", {"ContrastBolusAgent": "Gadovist"}, "t1c"),
+        ("T1 с контрастом", {}, None),
+        ("T1 с контрастом", {"ContrastBolusAgent": "Gadovist"}, "t1c"),
+        ("t1 tra", {"DiffusionBValue": 1000}, None),
+        ("t1 tra", {"DiffusionBValue": 0}, "t1"),
+        ("", {"EchoTime": 100, "RepetitionTime": 5000, "DiffusionBValue": 800}, None),
+        ("t1 tra", {"EchoTime": 120, "RepetitionTime": 9000, "InversionTime": 2500}, "flair"),
+        ("t1 tra", {"EchoTime": 100, "RepetitionTime": 5000, "ScanningSequence": "SE"}, "t2"),
+        ("t1 tra", {**T1_TIMING, "ImageType": ["DERIVED", "SECONDARY", "SUBTRACTION"]}, None),
+        ("t1 tra", {**T1_TIMING, "ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "t1"),
+        ("t1 tra", {**T1_TIMING, "AcquisitionContrast": "PERFUSION"}, None),
+    ],
+)
+def test_what_the_scanner_states_outweighs_the_name(
+    description: str, fields: dict[str, Any], role: str | None
+) -> None:
+    assert role_of(header(description, **fields)) == role
+
+
+@pytest.mark.parametrize(
+    ("creator", "block", "tag"),
+    [("SIEMENS MR HEADER", 0x00190010, 0x0019100C), ("OTHER", 0x00190010, 0x0019100C)],
+)
+def test_private_b_values_count_in_their_vendors_block(creator: str, block: int, tag: int) -> None:
+    dataset = header("", EchoTime=100, RepetitionTime=5000)
+    dataset.add_new(block, "LO", creator)
+    dataset.add_new(tag, "IS", "1000")
+    assert role_of(dataset) == (None if creator.startswith("SIEMENS") else "t2")
+
+
+def test_the_image_at_b_0_of_a_diffusion_series_is_no_t2(tmp_path: Path) -> None:
+    fields = {"SeriesInstanceUID": "1.2.3", "EchoTime": 100, "RepetitionTime": 5000, "description": ""}
+    for b in (0, 1000):
+        write_series(tmp_path, names=f"b{b}_{{:04d}}.dcm", DiffusionBValue=b, **fields)
+    assert [series.role for series in find_series(tmp_path)] == [None, None]
+
+
+def test_an_original_goes_before_its_reformat(tmp_path: Path) -> None:
+    from gliodil.data.dicom.inputs import find_inputs
+
+    write_series(tmp_path / "a", description="t2 flair", ImageType=["ORIGINAL", "PRIMARY", "M"])
+    write_series(tmp_path / "b", description="t2 flair MPR cor", ImageType=["DERIVED", "SECONDARY", "MPR"])
+    found = find_inputs(tmp_path, given=(), taken=())
+    assert found.roles["flair"].description == "t2 flair"
+    assert any("a reformat" in note for note in found.notes)

@@ -251,7 +251,8 @@ def test_a_slice_without_contour_is_interpolated_and_said(
     found = patient.segmentation.data != 0
     assert np.count_nonzero(whole != found) < 0.01 * np.count_nonzero(whole)
     assert any(
-        "Oedema has no contour on 1 slices between others; interpolated" in w for w in patient.warnings
+        "Oedema has no contour on 1 slices between others" in w and "interpolated" in w
+        for w in patient.warnings
     )
     assert (kind == "no points") == any("of Oedema have no points" in w for w in patient.warnings)
 
@@ -330,3 +331,30 @@ def test_segments_of_one_meaning_are_one(scanned: Path, head: Mapping[str, Volum
 
     changed(path, rename)
     assert load_patient(scanned).core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+
+
+def test_kinds_of_contour_that_are_odd_are_said(scanned: Path, head: Mapping[str, Volume]) -> None:
+    path = draw("rtstruct", scanned / "s.dcm", masks(head), scanned / "t1c")
+
+    def relabel(data: pydicom.Dataset) -> None:
+        for contour in contours(data, "GTV").ContourSequence:
+            contour.ContourGeometricType = "Interpolated_Planar "
+        for contour in contours(data, "Necrosis").ContourSequence:
+            contour.ContourGeometricType = "OPEN_NONPLANAR"
+
+    changed(path, relabel)
+    patient = load_patient(scanned)
+    assert patient.core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
+    assert any("of GTV are of the kind INTERPOLATED_PLANAR" in w for w in patient.warnings)
+    assert any("OPEN_NONPLANAR" in w and "Necrosis" in w for w in patient.warnings)
+
+
+def test_the_middle_of_a_rim_inside_a_whole_tumour_is_its_middle(
+    scanned: Path, head: Mapping[str, Volume]
+) -> None:
+    drawn = masks(head)
+    rim = drawn["GTV"].with_data((drawn["GTV"].data != 0) & (drawn["Necrosis"].data == 0))
+    draw("rtstruct", scanned / "s.dcm", {"Oedema": drawn["Oedema"], "GTV": rim}, scanned / "t1c")
+    patient = load_patient(scanned)
+    np.testing.assert_array_equal(patient.segmentation.data, expected(head["seg"].data))
+    assert any("read as its middle" in warning for warning in patient.warnings)

@@ -131,3 +131,25 @@ def test_a_pet_in_another_frame_is_refused_or_carried(folder: Path, head: Mappin
     pet = load_patient(folder).volumes["pet"]
     inside = head["brain"].data > 0
     assert np.corrcoef(pet.data[inside], head["t1c"].data[inside])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "another"),
+    [
+        (("1", "19500101", "a"), ("2", "19500101", "a"), True),
+        (("1", "19500101", "a"), ("1", "19510101", "b"), False),
+        (("", "19500101", "a"), ("2", "19510101", "a"), True),
+        (("", "", "Doe^Jane"), ("2", "", "DOE JANE"), False),
+        (("", "", "Doe^Jane"), ("", "", "Roe^Jane"), True),
+        (("1", "", ""), ("", "19500101", "a"), False),
+    ],
+)
+def test_two_headers_are_of_two_persons_by_the_first_field_that_both_state(one, other, another) -> None:
+    from gliodil.data.dicom.person import person_of
+
+    persons = []
+    for identifier, born, name in (one, other):
+        header = pydicom.Dataset()
+        header.PatientID, header.PatientBirthDate, header.PatientName = identifier, born, name
+        persons.append(person_of(header))
+    assert persons[0].is_another_than(persons[1]) == persons[1].is_another_than(persons[0]) == another

@@ -10,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from gliodil.data import exchange, publish
+from gliodil.data import exchange, place
 from gliodil.data.manifest import MANIFEST_FILE, Owner, read_manifest, verified
-from gliodil.data.publish import keep_apart, output_folder
+from gliodil.data.ownership import keep_apart
+from gliodil.data.publish import output_folder
 from gliodil.errors import BusyError, InputError, OutputError
 
 A, B = Owner("plan", "a", "1", "x"), Owner("plan", "b", "2", "y")
@@ -30,6 +31,19 @@ def write(out: Path, owner: Owner = A, *, overwrite: bool = False, text: str = "
             (folder / "figures").mkdir()
             for name in ("density.nii.gz", "figures/plans.png", "metrics.json", *([also] if also else [])):
                 (folder / name).write_text(f"{name} of {owner.patient} {text}")
+
+
+def revise(out: Path, files: Mapping[str, str]) -> None:
+    with output_folder(out) as output, output.revised() as folder:
+        for name, text in files.items():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).write_text(text)
+
+
+def write_part(out: Path, files: Mapping[str, str]) -> None:
+    with output_folder(out) as output, output.part("cohort") as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -91,6 +105,13 @@ def test_a_folder_without_a_manifest_is_somebodys(tmp_path: Path) -> None:
     assert contents(tmp_path)["density.nii.gz"] == "the clinic's"
 
 
+def test_a_manifest_elsewhere_says_nothing(out: Path) -> None:
+    (out / MANIFEST_FILE).rename(out.parent / "theirs.json")
+    (out / MANIFEST_FILE).symlink_to(out.parent / "theirs.json")
+    with pytest.raises(OutputError, match=r"manifest\.json"):
+        write(out)
+
+
 def test_a_listed_file_that_was_changed_is_somebodys_and_a_missing_one_is_not(out: Path) -> None:
     (out / "density.nii.gz").unlink()
     write(out, text="again")
@@ -124,14 +145,30 @@ def test_records_and_what_systems_put_everywhere_stay(out: Path) -> None:
     assert not read_manifest(out).damage(out)
 
 
+@pytest.mark.parametrize("name", ["sub", "figures/sub"])
+def test_a_result_does_not_lie_in_another(out: Path, name: str) -> None:
+    before = contents(out)
+    with pytest.raises(OutputError, match="lies in another result"):
+        write(out / name)
+    assert contents(out) == before
+    assert not (out / name).exists()
+    write_part(out.parent / "cohort", {"cohort.tsv": "of many"})
+    write(out.parent / "cohort/patient")
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_while_writing_leaves_the_old_result(out: Path, error: BaseException) -> None:
     before = contents(out)
-    with pytest.raises((OutputError, KeyboardInterrupt)), output_folder(out) as output:
-        output.claim(A)
-        with output.new() as folder:
-            (folder / "half").write_text("half")
-            raise error
+
+    def failing() -> None:
+        with output_folder(out) as output:
+            output.claim(A)
+            with output.new() as folder:
+                (folder / "half").write_text("half")
+                raise error
+
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        failing()
     assert contents(out) == before
     assert list(out.parent.iterdir()) == [out]
 
@@ -234,7 +271,7 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_publish import write; from pathlib import Path\n"
         "from gliodil.errors import BusyError\n"
-        "for n in range(20):\n"
+        "for n in range(6):\n"
         "    try: write(Path(sys.argv[2]), text=sys.argv[3])\n"
         "    except BusyError: pass\n"
     )
@@ -242,7 +279,9 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path) -> None:
     running = [subprocess.Popen([*words, f"by {n}"]) for n in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
     assert is_whole(tmp_path / "out")
-    assert len({text.split()[-1] for n, text in contents(tmp_path / "out").items() if n != MANIFEST_FILE}) == 1
+    assert (
+        len({text.split()[-1] for n, text in contents(tmp_path / "out").items() if n != MANIFEST_FILE}) == 1
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -259,7 +298,10 @@ class TestRehearsal:
         deep = tmp_path
         while len(str(deep)) < 4096 - 200:
             deep = deep / ("d" * 150)
-        with pytest.raises(OutputError, match="too long"), output_folder(deep / ("d" * (4050 - len(str(deep))))):
+        with (
+            pytest.raises(OutputError, match="too long"),
+            output_folder(deep / ("d" * (4050 - len(str(deep))))),
+        ):
             pass
         assert list(tmp_path.iterdir()) == []
 
@@ -312,7 +354,7 @@ class TestRehearsal:
         out, rename = tmp_path / "out", os.rename
         out.mkdir()
         number = out.stat().st_ino
-        monkeypatch.setattr(publish, "_is_mount", lambda path: path == out)
+        monkeypatch.setattr(place, "_is_mount", lambda path: path == out)
 
         def crossing(source: str, target: str) -> None:
             assert all(out in Path(each).parents for each in (source, target))
@@ -353,10 +395,8 @@ class TestRevised:
 
     def test_a_file_of_somebody_else_is_not_replaced(self, out: Path) -> None:
         (out / "recurrence.nii.gz").write_text("mine")
-        with pytest.raises(OutputError, match="somebody else"), output_folder(out) as output:
-            with output.revised() as folder:
-                (folder / "recurrence.nii.gz").unlink()
-                (folder / "recurrence.nii.gz").write_text("later")
+        with pytest.raises(OutputError, match="somebody else"):
+            revise(out, {"recurrence.nii.gz": "later"})
         assert (out / "recurrence.nii.gz").read_text() == "mine"
 
     def test_without_hard_links(self, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,20 +417,22 @@ class TestPart:
         (tmp_path / "patient_1").mkdir()
         (tmp_path / "notes.txt").write_text("mine")
         for text in ("one", "two"):
-            with output_folder(tmp_path) as output, output.part("cohort") as folder:
-                (folder / "cohort.tsv").write_text(text)
-        with output_folder(tmp_path) as output, output.part("cohort") as folder:
-            (folder / "cohort.html").write_text("page")
+            write_part(tmp_path, {"cohort.tsv": text})
+        write_part(tmp_path, {"cohort.html": "page"})
         assert (tmp_path / "cohort.tsv").read_text() == "two"
         assert set(read_manifest(tmp_path).files) == {"cohort.tsv", "cohort.html"}
         (tmp_path / "cohort.tsv").write_text("edited by hand")
-        with pytest.raises(OutputError, match="somebody else"), output_folder(tmp_path) as output:
-            with output.part("cohort") as folder:
-                (folder / "cohort.tsv").write_text("three")
-                (folder / "cohort.html").write_text("three")
+        with pytest.raises(OutputError, match="somebody else"):
+            write_part(tmp_path, {"cohort.tsv": "three", "cohort.html": "three"})
         assert (tmp_path / "cohort.tsv").read_text() == "edited by hand"
         assert (tmp_path / "cohort.html").read_text() == "page"
         assert not list(tmp_path.glob(".*"))
+
+    def test_nothing_is_added_to_the_result_of_another_command(self, out: Path) -> None:
+        before = contents(out)
+        with pytest.raises(OutputError, match="another command"):
+            write_part(out, {"cohort.tsv": "one"})
+        assert contents(out) == before
 
 
 class TestVerified:
@@ -468,3 +510,58 @@ def test_what_a_dead_process_left_is_told_by_its_lock_not_by_its_number(tmp_path
     assert "of b" in (tmp_path / "out/metrics.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "[" * 9999,
+        '{"root": 7, "old": [1], "new": "x"}',
+        '{"root": "../patient", "old": ["seg.nii.gz"], "new": []}',
+        '{"root": "..", "old": ["patient"], "new": []}',
+        '{"root": "../out", "old": ["../patient/seg.nii.gz"], "new": [".."]}',
+        '{"root": "..", "old": ["out", "patient"], "new": ["out"]}',
+        '{"root": "/", "old": ["tmp"], "new": []}',
+    ],
+)
+def test_a_journal_moves_nothing_but_what_its_stage_is_for(out: Path, journal: str) -> None:
+    (out.parent / "patient").mkdir()
+    (out.parent / "patient/seg.nii.gz").write_text("the clinic's")
+    before = contents(out.parent)
+    with output_folder(out) as output:
+        stage = output.stage
+    (stage / "old").mkdir(parents=True)
+    (stage / "journal.json").write_text(journal)
+    with output_folder(out):
+        pass
+    assert contents(out.parent) == before
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out", "patient"]
+
+
+def test_a_file_that_has_the_name_of_the_stage_stays(out: Path) -> None:
+    with output_folder(out) as output:
+        stage = output.stage
+    stage.write_text("mine")
+    with pytest.raises(OutputError):
+        write(out, text="again")
+    assert stage.read_text() == "mine"
+
+
+def test_a_disk_that_is_full_leaves_the_old_result(out: Path) -> None:
+    """Written by another process whose files may have 5000 bytes."""
+    resource = pytest.importorskip("resource")
+    before = contents(out)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            write(out, text="x" * 9000)
+        except OutputError as error:
+            os._exit(7 if "too large" in str(error) else 8)
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 7
+    assert contents(out) == before
+    assert list(out.parent.iterdir()) == [out]

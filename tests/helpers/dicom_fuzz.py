@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 from dicom_series import IDENTIFIERS, SUV_FIELDS, ramp, suv_edit, write_series
 from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gliodil.data.dicom.series import find_series
 from gliodil.errors import GliodilError
@@ -50,7 +51,14 @@ def time_limit(seconds: float = LIMIT_S) -> Iterator[None]:
 
 
 def write_small(folder: Path, kind: str) -> list[Path]:
-    """Write a small series: `"files"`, `"enhanced"` or `"pet"`."""
+    """Write a small series: `"files"`, `"enhanced"`, `"deflated"` or `"pet"`."""
+    if kind == "deflated":
+        paths = write_small(folder, "files")
+        for path in paths:
+            data = pydicom.dcmread(path)
+            data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            data.save_as(path)
+        return paths
     if kind == "pet":
         return write_series(folder, ramp(SMALL), modality="PT", edit=suv_edit, **SUV_FIELDS)
     return write_series(folder, ramp(SMALL), enhanced=kind == "enhanced", description="t1")
@@ -64,25 +72,29 @@ def read_everything(folder: Path) -> None:
             assert series.volume().data.shape == series.shape
 
 
-def outcome(read: Callable[[], Any], target: Path) -> str:
+def outcome(read: Callable[[], Any], target: Path, *, limit_s: float = LIMIT_S) -> str:
     """Return how reading ended: `"read"` or the name of a typed error; anything else is raised."""
-    before = {path: path.read_bytes() for path in target.parent.rglob("*")}
+    before = {path: path.read_bytes() for path in target.parent.rglob("*") if path.is_file()}
     ended, said = "read", ""
     try:
-        with time_limit():
+        with time_limit(limit_s):
             read()
     except GliodilError as error:
         ended, said = type(error).__name__, str(error).lower()
     assert not [secret for secret in SECRETS if secret in said], said
-    assert before == {path: path.read_bytes() for path in target.parent.rglob("*")}, "something was written"
+    assert before == {path: path.read_bytes() for path in target.parent.rglob("*") if path.is_file()}, (
+        "something was written"
+    )
     return ended
 
 
-def mutate(content: bytes, random: np.random.Generator) -> bytes:
-    """Return the content with random damage after the preamble."""
+def mutate(
+    content: bytes, random: np.random.Generator, *, first: int = 128, last: int | None = None
+) -> bytes:
+    """Return the content with random damage from one byte (by default after the preamble) to another."""
     data = bytearray(content)
     choice = random.integers(8)
-    places = random.integers(128, len(data), size=int(random.integers(1, 24)))
+    places = random.integers(first, min(last or len(data), len(data)), size=int(random.integers(1, 24)))
     if choice < 4:
         for place in places:
             data[place] = random.integers(256)

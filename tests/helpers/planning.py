@@ -93,7 +93,7 @@ def write_ct(
     source: Volume,
     mr_to_ct: np.ndarray,
     *,
-    spacing: tuple[float, float, float] = (2.0, 2.0, 3.0),
+    spacing: tuple[float, float, float] = (3.0, 3.0, 5.0),
     tilt: float = 0.0,
     frame: str = CT_FRAME,
     **fields: object,
@@ -112,3 +112,71 @@ def write_ct(
         folder, voxels, affine, modality="CT", description="planning CT", number=7,
         frame_of_reference=frame, **fields,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+CENTRE = np.array([12.0, -8.0, 5.0])
+"""Of the tumour of `ball_volumes`, MR world mm."""
+RADIUS_MM = 13.0
+
+
+def ball_volumes(spacing: tuple[float, float, float] = (4.0, 4.0, 4.0)) -> dict[str, Volume]:
+    """A brain that is an ellipsoid with a tumour that is a ball, on an oblique grid, in the frame of the MR."""
+    affine = rigid(9.0, (0, 0, 0), (1.0, -0.4, 0.2)) @ np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    shape = tuple(int(150 / step) for step in spacing)
+    affine[:3, 3] -= affine[:3, :3] @ (np.array(shape) - 1) / 2
+    grid = Volume(np.zeros(shape, np.float32), affine, kind="scalar", frame=MR_FRAME)
+    world = grid.to_world(np.moveaxis(np.indices(shape), 0, -1))
+    brain = np.sqrt(((world / (62.0, 68.0, 58.0)) ** 2).sum(axis=-1)) < 1
+    away = np.linalg.norm(world - CENTRE, axis=-1)
+    tumour = away <= RADIUS_MM
+    mask = {"seg": (3 * tumour).astype(np.uint8), "brain": brain.astype(np.uint8)}
+    volumes = {name: grid.with_data(data, kind="label") for name, data in mask.items()}
+    scalars = {"wm": 0.7 * brain, "gm": 0.3 * brain, "t1c": 500.0 * brain + 300 * tumour, "csf": 0.0 * brain}
+    scalars["density"] = np.where(brain, np.exp(-np.maximum(away - RADIUS_MM, 0) / 6), 0)
+    return volumes | {name: grid.with_data(data.astype(np.float32)) for name, data in scalars.items()}
+
+
+def write_structures(
+    path: Path, series: Sequence[Path], centre: np.ndarray, radius: float, frame: str
+) -> Path:
+    """Write the circles of a ball (RAS mm) on the axial slices of a series as RTSTRUCT; not through the product."""
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in series]
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3.4.5"
+    data.Modality, data.SeriesInstanceUID = "RTSTRUCT", "1.2.3.4.6"
+    data.StudyInstanceUID, data.PatientID = headers[0].StudyInstanceUID, IDENTIFIERS["PatientID"]
+    data.FrameOfReferenceUID = frame
+    referenced, study, inner = Dataset(), Dataset(), Dataset()
+    inner.SeriesInstanceUID = headers[0].SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [inner]
+    referenced.FrameOfReferenceUID, referenced.RTReferencedStudySequence = frame, [study]
+    data.ReferencedFrameOfReferenceSequence = [referenced]
+    roi, drawn, seen = Dataset(), Dataset(), Dataset()
+    roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = 1, "GTV", frame
+    seen.ObservationNumber, seen.ReferencedROINumber, seen.RTROIInterpretedType = 1, 1, "GTV"
+    drawn.ReferencedROINumber, drawn.ContourSequence = 1, []
+    turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    for header in headers:
+        height = float(header.ImagePositionPatient[2])
+        if abs(height - centre[2]) < radius:
+            reach = np.sqrt(radius**2 - (height - centre[2]) ** 2)
+            points = np.c_[
+                -centre[0] + reach * np.cos(turn), -centre[1] + reach * np.sin(turn), 0 * turn + height
+            ]
+            contour, image = Dataset(), Dataset()
+            image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = (
+                header.SOPClassUID,
+                header.SOPInstanceUID,
+            )
+            contour.ContourImageSequence = [image]
+            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            contour.ContourData = [f"{value:.4f}" for value in points.ravel()]
+            drawn.ContourSequence.append(contour)
+    data.StructureSetROISequence, data.ROIContourSequence = [roi], [drawn]
+    data.RTROIObservationsSequence = [seen]
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -241,6 +242,25 @@ def test_damage_anywhere_is_noticed(tmp_path: Path) -> None:
             assert kept[0] == {"loop": "a", "value": math.inf, "words": "mm³", "none": None}
         else:
             assert len(checkpoint.warnings) == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_is_no_file_is_not_read(kind: str, patient: Patient, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    if kind == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("there are no pipes here")
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "nothing")
+    checkpoint = Checkpoint(path)
+    checkpoint.open(lambda: "key")
+    assert "is damaged" in checkpoint.warnings[0]
+    if kind != "link":
+        with pytest.raises(InputError, match="something else"):
+            Checkpoint.at(path)
 
 
 values = st.recursive(

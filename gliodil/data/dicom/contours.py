@@ -2,7 +2,7 @@
 
 A pixel centre has integer coordinates (column, row). Outlines are the level ½ of the mask: their vertices lie
 halfway between a pixel inside and its neighbour outside, on pixel *edges*, never on centres. Testing centres
-against the loops therefore gives back the mask exactly. The area they enclose is
+against the loops by the even-odd rule therefore gives back the mask exactly. The area they enclose is
 
     area = pixels − (islands − holes) / 2        pixels²
 
@@ -40,47 +40,11 @@ def trace(mask: NDArray[np.bool_]) -> list[Loop]:
     return [_without_straight_points(loop[:-1] + corner) for loop in loops]
 
 
-def fill(loops: Iterable[Loop], shape: tuple[int, int], *, parity: bool = False) -> NDArray[np.bool_]:
-    """Return the pixels [column, row] whose centres lie inside the loops.
-
-    A loop inside another one is a hole in it, one inside that an island; loops that only overlap are united, and one
-    that is there twice counts once. Each loop by itself goes by the even-odd rule, so key-holes need no treatment. With
-    `parity` all loops go by that rule together.
+def fill(loops: Iterable[Loop], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the pixels [column, row] whose centres lie inside the loops by the even-odd rule.
 
     A centre exactly on an outline counts as inside if the outline lies at its lower column or row side.
     """
-    given = list(loops)
-    if parity or len(given) < 2:
-        return _even_odd(given, shape)
-    areas = _distinct([_even_odd([loop], shape) for loop in given])
-    areas.sort(key=np.count_nonzero, reverse=True)
-    pixels = [np.flatnonzero(one) for one in areas]
-    around: list[list[int]] = []  # of each area the larger ones that hold it whole
-    for k, here in enumerate(pixels):
-        holders = [
-            j
-            for j in range(k)
-            if pixels[j].size > here.size and areas[j].ravel()[here[0]] and areas[j].ravel()[here].all()
-        ]
-        around.append(holders)
-    inside = np.zeros(shape, bool)
-    for k, one in enumerate(areas):
-        if len(around[k]) % 2:
-            continue
-        part = one.copy()
-        for j in range(k + 1, len(areas)):
-            if k in around[j] and len(around[j]) == len(around[k]) + 1:
-                part[areas[j]] = False
-        inside |= part
-    return inside
-
-
-def _distinct(areas: Iterable[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
-    """Return those that hold a pixel, each once."""
-    return list({one.tobytes(): one for one in areas if one.any()}.values())
-
-
-def _even_odd(loops: Iterable[Loop], shape: tuple[int, int]) -> NDArray[np.bool_]:
     crossings = np.zeros((shape[0] + 1, shape[1]), np.int64)
     for loop in loops:
         start, end = loop, np.roll(loop, -1, axis=0)

@@ -44,7 +44,13 @@ IDENTIFIERS = (
 )
 """Fields that name people: never in a message, a log or a result, not even where a description repeats them."""
 
-_FIELDS = (
+PRIVATE_B_VALUES = {
+    "SIEMENS MR HEADER": (0x00190010, 0x0019100C),
+    "Philips Imaging DD 001": (0x20010010, 0x20011003),
+}
+"""Creator of a private block to where its name and the b-value stand in it."""
+
+_FIELDS: tuple[str | int, ...] = (
     *IDENTIFIERS,
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
     *(
@@ -65,6 +71,8 @@ _FIELDS = (
     *("Units", "PatientWeight", "DecayCorrection", "CorrectedImage", "SeriesDate", "SeriesTime"),
     *("AcquisitionDate", "AcquisitionTime", "RadiopharmaceuticalInformationSequence"),
     *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "StructureSetROISequence"),
+    "AcquisitionContrast",
+    *(tag for pair in PRIVATE_B_VALUES.values() for tag in pair),
 )
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
@@ -231,10 +239,11 @@ def damaged(path: Path, error: Exception) -> ImageFileError:
     )
 
 
-def value(header: Any, keyword: str) -> Any:
-    """Return a field as pydicom reads it, or None if it is missing, empty or unreadable."""
+def value(header: Any, keyword: str | int) -> Any:
+    """Return a field (keyword or tag) as pydicom reads it, or None if it is missing, empty or unreadable."""
     try:
         found = header.get(keyword)
+        found = found.value if isinstance(keyword, int) and found is not None else found
     except Exception:  # conversion of nonsense raises anything
         return None
     return None if found is None or found == "" else found
@@ -256,7 +265,7 @@ def item(header: Any, keyword: str) -> Any:
     return found[0] if found else Dataset()
 
 
-def numbers(header: Any, keyword: str, count: int) -> tuple[float, ...] | None:
+def numbers(header: Any, keyword: str | int, count: int) -> tuple[float, ...] | None:
     """Return `count` finite numbers, or None."""
     found = value(header, keyword)
     if found is None or isinstance(found, bytes):
@@ -269,13 +278,13 @@ def numbers(header: Any, keyword: str, count: int) -> tuple[float, ...] | None:
     return converted if len(converted) == count and all(map(math.isfinite, converted)) else None
 
 
-def number(header: Any, keyword: str) -> float | None:
+def number(header: Any, keyword: str | int) -> float | None:
     """Return one finite number, or None."""
     found = numbers(header, keyword, 1)
     return found[0] if found else None
 
 
-def text(header: Any, keyword: str) -> str:
+def text(header: Any, keyword: str | int) -> str:
     """Return a field as one line of text, "" if there is none; several values joined by spaces.
 
     A value with control characters is no text: where a length is damaged, a field swallows the next ones, whatever

@@ -77,7 +77,8 @@ def find_inputs(folder: Path, *, given: Collection[str], taken: Iterable[Series]
         fitting = [series for series in free if _input_of(series) == role]
         sound = [series for series in fitting if series.problem is None]
         needed = role == "pet" or not (roles or set(IMAGE_ROLES) & set(given))
-        candidates = sound or (fitting if needed else [])
+        original = [series for series in sound if not series.reformat]
+        candidates = original or sound or (fitting if needed else [])
         if role in given:
             unused += fitting
             continue
@@ -155,6 +156,8 @@ def series_at(path: Path, role: str) -> Series:
     if len(found) > 1:
         found = [series for series in found if series.problem is None] or found
     if len(found) > 1:
+        found = [series for series in found if not series.reformat] or found
+    if len(found) > 1:
         raise ambiguous(role, found, folder)
     return found[0]
 
@@ -182,6 +185,8 @@ def standing(series: Series) -> str:
         return "part of it cannot be read" if part else "no regular volume"
     if series.modality in MODALITY_ROLES and series.role is None:
         return "made by gliodil"
+    if series.role and series.reformat:
+        return f"looks like {series.role}, a reformat"
     return f"looks like {series.role}" if series.role else "no known role"
 
 

@@ -1,12 +1,14 @@
 """Which role a series plays, told from its header: t1, t1c, t2, flair, pet, ct, seg, rtstruct, reg, dose, or none.
 
-What people called the series counts first (description, then protocol, then sequence name); where the words say
-nothing, the timing of the sequence decides (ms):
+What the scanner states comes before what people called the series: a b-value above 0 is diffusion whatever its name,
+ImageType tells maps, subtractions and reformats, and the timing of the sequence (ms) overrules a name that says T1:
 
     flair   TI ≥ 1500, TE ≥ 70                     t1   TE ≤ 30, and TR ≤ 1200 or 400 ≤ TI ≤ 1400
     t2      TE ≥ 70, TR ≥ 2000, no inversion
 
-Localizers, diffusion, perfusion, angiography, maps, subtractions and the like have no role.
+Otherwise the words count (description, then protocol, then sequence name), and where they say nothing, the timing.
+Localizers, diffusion, perfusion, angiography, maps, subtractions and the like have no role, nor has a T1 image whose
+name leaves open whether contrast agent was given, unless its header states the agent.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gliodil.data.dicom.headers import item, items, number, text
+from gliodil.data.dicom.headers import PRIVATE_B_VALUES, item, items, number, text
 
 MODALITY_ROLES = {"SEG": "seg", "RTSTRUCT": "rtstruct", "REG": "reg", "RTDOSE": "dose"}
 """Modalities of which each file is an object of its own."""
@@ -36,19 +38,29 @@ _NOT_ANATOMY = re.compile(
     r"fmri|tof|mra|mrv|angio|m?mip|minip|min ip|sub|subtraction|subtracted|phase|pha|b0|b1000|field ?map|fieldmapping|"
     r"spectro\w*|svs|csi|mrs|calibration|calib|asset|screen\w*|t[12] ?map|map|mapit|ktrans|t2 ?star|t2 gre|t2 fl2d)\b"
 )
-_NOT_ANATOMY_KINDS = {"ADC", "DIFFUSION", "SUBTRACTION", "LOCALIZER", "P", "PHASE", "MAP", "TRACEW", "FA", "ASL",
-                      "MIP", "PROJECTION", "PERFUSION", "T1_MAP", "T2_MAP", "MIN_IP", "MAX_IP"}  # fmt: skip
+_NOT_ANATOMY_KINDS = {"ADC", "DIFFUSION", "SUBTRACTION", "SUB", "LOCALIZER", "P", "PHASE", "MAP", "TRACEW", "FA",
+                      "ASL", "MIP", "MINIP", "PROJECTION", "PERFUSION", "T1_MAP", "T2_MAP", "MIN_IP",
+                      "MAX_IP", "B0"}  # fmt: skip
+_NOT_ANATOMY_CONTRASTS = {"DIFFUSION", "FLOW_ENCODED", "PERFUSION", "TAGGING", "TIME_OF_FLIGHT", "T2_STAR",
+                          "PROTON_DENSITY", "SPECTROSCOPY"}  # fmt: skip
+"""Values of AcquisitionContrast (enhanced MR) with which an image is none of the roles."""
+_REFORMATS = {"MPR", "REFORMATTED", "REFORMAT", "RESAMPLED", "CURVED", "OBLIQUED"}
 _STAGE = re.compile(r"\b(pre|post) ?(op\w*|rt|rx|surg\w*|treat\w*|chemo\w*|therap\w*)\b")
 _WITHOUT = re.compile(
-    r"\b(no|non|pre|without|w o|ohne|sans|sin) ?(contrast|gd|gad\w*|km|ce|iv)\b|"
-    r"\b(noncontrast|nativ\w*|precontrast|pre|unenhanced|minus c)\b"
+    r"\b(no|non|pre|without|ohne|sans|sin|senza|sem) ?(contrast\w*|gd|gad\w*|km|ce|iv|injection|mdc)\b|without\b|"
+    r"\b(noncontrast|nativ\w*|precontrast|pre|unenhanced|minus c|c minus)\b"
 )
 _WITH = re.compile(
-    r"\b(gd|gad|gado\w*|dotarem|post|postcontrast|ce|contrast|enhanced|km|t1c|t1ce|t1gd|t1post|t1km|t1 c|"
-    r"plus (c|gd|gad|km|contrast|iv)|c plus|iv)\b"
+    r"\b(gd|gad|gado\w*|dotarem|post|postcontrast|ce|contrast\w*|enhanced|km|t1c|t1ce|t1gd|t1post|t1km|t1 c|"
+    r"plus (c|gd|gad|km|contrast\w*|iv)|c plus|iv)\b"
 )
-_T1 = re.compile(r"\b(t1\w*|\w*mprage\w*|mpr|mp2rage|bravo|f?spgr|tfl3d\w*|vibe)\b")
-_T2 = re.compile(r"\b(t2\w*|ciss|fiesta)\b")
+_BOTH = re.compile(r"\b(with|pre|w) (and |und |et )?(without|post|wo)\b")
+_UNSURE = re.compile(r"\bplus$|\b(inyect\w*|inject\w*|iniet\w*|infus\w*)\b|[^\x00-\x7f]")
+"""Words that may speak of contrast agent: in no language known here, or cut short."""
+_T1 = re.compile(r"\b([a-z]?t1\w*|\w*mprage\w*|mp2rage|bravo|f?spgr|tfl3d\w*|vibe)\b")
+_T2 = re.compile(r"\b([a-z]?t2\w*|ciss|fiesta)\b")
+_NAVIGATION = re.compile(r"\b(stealth\w*|neuro ?nav\w*|brain ?lab)\b")
+"""Volumes for navigation in theatre; with contrast agent they are T1."""
 _FLAIR = re.compile(r"\b(\w*flair\w*|dark ?fluid|t2f|tirm|spcir\w*)\b")
 _NO_AGENT = {"", "no", "none", "n", "nein", "0", "without", "non"}
 
@@ -67,19 +79,58 @@ def role_of(header: Any) -> str | None:
     if modality != "MR":
         return None
     names = [_words(text(header, key)) for key in ("SeriesDescription", "ProtocolName", "SequenceName")]
-    kinds = set(text(header, "ImageType").upper().split()) | set(
-        _words(text(header, "ImageType")).upper().split()
-    )
-    if kinds & _NOT_ANATOMY_KINDS or _NOT_ANATOMY.search(names[0]):
+    if (
+        is_diffusion(header)
+        or _kinds(header) & _NOT_ANATOMY_KINDS
+        or _contrasts(header) & _NOT_ANATOMY_CONTRASTS
+        or _NOT_ANATOMY.search(names[0])
+    ):
         return None
+    timed = _weighting_by_timing(header)
+    role = timed
     for words in names:
-        if role := _weighting(words):
+        if named := _weighting(words):
+            # Timing that no T1 image has outweighs the name; fast sequences state echo times of too many kinds for more.
+            role = timed if named == "t1" and timed in ("t2", "flair") else named
             break
         if words and _NOT_ANATOMY.search(words):
             return None
-    else:
-        role = _weighting_by_timing(header)
-    return "t1c" if role == "t1" and _has_contrast(names[0] or names[1], header) else role
+    if role != "t1":
+        return role
+    given = _has_contrast(text(header, "SeriesDescription") or text(header, "ProtocolName"), header)
+    return None if given is None else "t1c" if given else "t1"
+
+
+def is_diffusion(header: Any) -> bool:
+    """Whether an image is diffusion-weighted: a b-value above 0 s/mm², in the standard's fields or a vendor's.
+
+    Some scanners state b = 0 for every image, so that alone says nothing.
+    """
+    stated: list[str | int] = ["DiffusionBValue"]
+    stated += [tag for creator, (block, tag) in PRIVATE_B_VALUES.items() if text(header, block) == creator]
+    if any((number(header, key) or 0) > 0 for key in stated):
+        return True
+    shared = item(header, "SharedFunctionalGroupsSequence")
+    groups = items(header, "PerFrameFunctionalGroupsSequence")
+    return any(
+        (number(item(group, "MRDiffusionSequence"), "DiffusionBValue") or 0) > 0
+        for group in (shared, *groups)
+    )
+
+
+def is_reformat(header: Any) -> bool:
+    """Whether an image says that it was computed from another one on other planes."""
+    return bool(_kinds(header) & _REFORMATS)
+
+
+def _kinds(header: Any) -> set[str]:
+    stated = text(header, "ImageType").upper()
+    return set(stated.split()) | set(_words(stated).upper().split())
+
+
+def _contrasts(header: Any) -> set[str]:
+    frames = item(item(header, "SharedFunctionalGroupsSequence"), "MRImageFrameTypeSequence")
+    return {text(header, "AcquisitionContrast").upper(), text(frames, "AcquisitionContrast").upper()}
 
 
 def _is_planning_ct(header: Any) -> bool:
@@ -103,7 +154,9 @@ def _weighting(words: str) -> str | None:
         return "flair"
     if _T1.search(words):
         return "t1"
-    return "t2" if _T2.search(words) else None
+    if _T2.search(words):
+        return "t2"
+    return "t1" if _NAVIGATION.search(words) and _WITH.search(_STAGE.sub(" ", words)) else None
 
 
 def _weighting_by_timing(header: Any) -> str | None:
@@ -132,20 +185,36 @@ def _timing(header: Any) -> tuple[float | None, float | None, float | None]:
     return echo, number(header, "RepetitionTime") or number(timing, "RepetitionTime"), inversion
 
 
-def _has_contrast(words: str, header: Any) -> bool:
-    """Whether a T1 image was taken after contrast agent: said in words, else by the agent in the header."""
-    words = _STAGE.sub(" ", words)
+def _has_contrast(name: str, header: Any) -> bool | None:
+    """Whether a T1 image was taken after contrast agent: said in words, else by the agent in the header.
+
+    None if the words may speak of it and the header does not.
+    """
+    words = _STAGE.sub(" ", _words(name))
+    agent = text(header, "ContrastBolusAgent").lower() not in _NO_AGENT or bool(
+        items(header, "ContrastBolusAgentSequence")
+    )
+    if _BOTH.search(words):
+        return True if agent else None
     without = _WITHOUT.search(words)
     if _WITH.search(_WITHOUT.sub(" ", words)):
         return True
     if without:
         return False
-    agent = text(header, "ContrastBolusAgent").lower()
-    return agent not in _NO_AGENT or bool(items(header, "ContrastBolusAgentSequence"))
+    return True if agent else None if _UNSURE.search(words) or _UNSURE.search(_foreign(name)) else False
+
+
+def _foreign(name: str) -> str:
+    """Return the letters of a name that its words lack: of scripts other than Latin, and with accents."""
+    return "".join(letter for letter in name if letter.isalpha() and not letter.isascii())
 
 
 def _words(name: str) -> str:
     """Return a name as lower-case words: `T1_mpr+C` -> `t1 mpr plus c`."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name).lower()
     name = re.sub(r"(?<=\d)\*", " star ", name).replace("+", " plus ")
+    name = re.sub(r"\bc-(?![a-z0-9])|(?<=\s)-c\b", " c minus ", name)
+    name = re.sub(r"\bw/ ?(o|out)\b", " without ", name)
+    name = re.sub(r"\bw/(?=wo\b|without)", "with ", name)
+    name = re.sub(r"\bw/\s*$", " with contrast ", name)
     return " ".join(re.split(r"[^a-z0-9]+", name)).strip()

@@ -14,6 +14,10 @@ from gliodil.data.dicom.headers import damaged, open_dicom, quietly, require_pyd
 from gliodil.errors import ImageFileError, InputError
 
 
+class MissingDecoderError(ImageFileError):
+    """Pixels are compressed, and nothing installed reads them."""
+
+
 def read_voxels(frames: Sequence[Frame], factor: float, name: str) -> NDArray[Any]:
     """Return the voxels of ordered frames, shape (columns, rows, slices).
 
@@ -51,6 +55,32 @@ def read_voxels(frames: Sequence[Frame], factor: float, name: str) -> NDArray[An
     return voxels
 
 
+def _require_decoder(encoding: Any, name: str, path: Path) -> None:
+    """Raise MissingDecoderError if pixels stored like this need a library that is not installed."""
+    from pydicom.pixels import get_decoder
+
+    if not encoding.is_compressed or encoding.is_deflated:
+        return
+    try:
+        known = get_decoder(encoding)
+    except NotImplementedError:
+        raise MissingDecoderError(
+            f"The pixels of {name} are compressed in a way that is not known.",
+            file=path,
+            expected="uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000",
+            found=str(encoding.name),
+            remedy="convert the series to uncompressed DICOM",
+        ) from None
+    if not known.is_available:
+        raise MissingDecoderError(
+            f"The pixels of {name} are compressed, and the library that reads them is not installed.",
+            file=path,
+            expected=f"a decoder for {encoding.name}",
+            found="none",
+            remedy="pip install 'gliodil[dicom]' (it brings python-gdcm), or convert the series to uncompressed DICOM",
+        )
+
+
 def _pixels(frame: Frame, name: str) -> NDArray[Any]:
     """Return all frames of a file as stored, shape (frames, rows, columns)."""
     require_pydicom()
@@ -62,7 +92,10 @@ def _pixels(frame: Frame, name: str) -> NDArray[Any]:
             encoding = data.file_meta.TransferSyntaxUID
             if encoding.is_transfer_syntax:  # anything else is damage, not to be quoted
                 syntax = str(encoding.name)
+                _require_decoder(encoding, name, path)
             pixels = np.asarray(data.pixel_array)
+    except MissingDecoderError:
+        raise
     except OSError as error:
         raise damaged(path, error) from None
     except Exception as error:  # whatever a decoder raises
@@ -71,7 +104,7 @@ def _pixels(frame: Frame, name: str) -> NDArray[Any]:
             file=path,
             expected=f"{columns} x {rows} pixels in each image",
             found=f"{syntax}; decoding stopped with {type(error).__name__}",
-            remedy="copy the series again, or convert it to uncompressed DICOM if no decoder is installed",
+            remedy="copy the series again, or convert it to uncompressed DICOM",
         ) from None
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[1:] != (rows, columns) or frame.index >= len(pixels):

@@ -14,8 +14,8 @@ import unicodedata
 COMPARTMENTS = ("oedema", "core", "enhancing", "necrotic", "cavity")
 
 _TUMOUR = (
-    r"tumou?r(en)?|tumeurs?|tumore|tumoren|laesion|lasion|lesion(e|es)?|lesie|guz|nador|daganat|kasvain|"
-    r"опухоль|опухоли|шишка"
+    r"tumou?r(en)?|tumeurs?|tumore|tumoren|laesion|lasion|lesion(e|es)?|lesie|laesie|guz|nador|daganat|kasvain|"
+    r"опухоль|опухоли|шишка|glioblastom\w*|gliom\w*|gbm|neoplas\w*|tumou?rrest|mass[ea] tumorale|masa tumoral"
 )
 _PATTERNS = {
     "cavity": (
@@ -23,7 +23,9 @@ _PATTERNS = {
         r"resektion\w*|resezione|reseccion|(tumou?r|tumor|op|surgical|resection) ?(bed|bett)|tumou?rbed|tumorbett|"
         r"lit (tumoral|operatoire)|lecho (tumoral|quirurgico)|letto (tumorale|operatorio)|полость"
     ),
-    "necrotic": (r"necro\w*|nekro\w*|ncr|net|non ?enhanc\w*|nicht ?(kontrastmittel)?aufnehmend\w*|некроз\w*"),
+    "necrotic": (
+        r"necro\w*|(tumou?r)?nekro\w*|ncr|net|non ?enhanc\w*|nicht ?(kontrastmittel)?aufnehmend\w*|некроз\w*"
+    ),
     "oedema": (
         r"(peritumou?ral|tumou?r|perifokal)?(o?edema|oedem|odem|odeem|oedeem|oedeme|edeme|edem)(s|e|es|a)?|ed|snfh|wt|"
         r"(whole|total|entire|gesamt|ganzer|complete) ?(tumou?r|lesion)|tumeur (totale|entiere)|tumore (totale|intero)|"
@@ -31,21 +33,26 @@ _PATTERNS = {
     ),
     "enhancing": (
         r"(contrast ?)?enhanc\w*|et|enh|ce|km( ?(aufnahme|anreicherung|aufnehmend\w*))?|kontrastmittel\w*|"
-        r"rehauss\w*|prise de contraste|realce\w*|captante\w*|captacion|aankleur\w*|contrastcaptant\w*"
+        r"rehauss\w*|prise de contraste|presa di contrasto|captazione|realce\w*|"
+        r"captante\w*|captacion|aankleur\w*|contrastcaptant\w*"
     ),
     "core": rf"gtv\w*|tc|({_TUMOUR}) (core|kern)|tumou?rkern|core|noyau|resttumou?r|{_TUMOUR}",
 }
 _ORDER = ("cavity", "necrotic", "oedema", "enhancing", "core")
 _NEVER = re.compile(
     r"\b([cpi]tv\w*|brain\w*|gehirn|hirn\w*|cerveau|cerebro|cervello|hersenen|prv\w*|margin|marge|saum|ring|rind|"
-    r"dose|dosis|iso\w*|avoid\w*|opti?|expan\w*|minus|background|hintergrund|fond|fondo|"
+    r"dose|dosis|iso\w*|avoid\w*|opti?|exp(an\w*)?|minus|exclu\w*|"
+    r"oral\w*|nasal\w*|mouth|mund\w*|nasen\w*|sinus\w*|orbit\w*|bu[ck]+al\w*|tympan\w*|abdom\w*|background|hintergrund|fond|fondo|"
     r"old|alt|alte|altes|vieux|vecchio|viejo|backup|kopie|copy|copie|obsolete|test|temp|tmp|"
     r"normal|healthy|gesund\w*|sain|contralat\w*|kontralat\w*)\b"
 )
 _NOT_TUMOUR = re.compile(
-    rf"\b(non?|not|nicht|kein|keine|ohne|sans|sin|senza|without|zonder|geen) ?({_TUMOUR}|gtv\w*)\b|\bnontumou?r\w*\b"
+    rf"\b(non?|not|nicht|kein|keine|ohne|sans|sin|senza|without|zonder|geen) ?({_TUMOUR}|gtv\w*)\b|\bnontumou?r\w*\b|"
+    r"\btumou?r ?(free|frei)\b"
 )
-_GROWN = re.compile(r"[+＋]\s*\d|\bp(lus)?\s?\d+\s*(mm|cm)|(?<![a-z0-9.])\d+([.,]\d+)?\s*(mm|cm)\b")
+_OF_BRAIN = re.compile(r"\b(brain|hirn|cerebral)[ _]?(?=(tumou?r|tumeur|o?edem|odem|oedem|lesion|glio))")
+"""Brain tumour, brain oedema: the brain they are in is not what is meant. With a hyphen it may mean a difference."""
+_GROWN = re.compile(r"[+＋]\s*\d|\bp(lus)?\s?\d+\s*(mm|cm)|(?<![0-9.,])\d+([.,]\d+)?\s*(mm|cm)\b")
 """GTV+10mm, GTV 1 cm, GTV p5mm: a target with a margin."""
 
 
@@ -55,7 +62,7 @@ def compartment_of(name: str) -> str | None:
     >>> compartment_of("GTV_T1"), compartment_of("Peritumoral Edema"), compartment_of("CTV_60")
     ('core', 'oedema', None)
     """
-    plain = _plain(name)
+    plain = _OF_BRAIN.sub("", _plain(name))
     if _GROWN.search(plain.replace("_", " ")):
         return None
     words = " ".join(re.split(r"[\W_]+", plain)).strip()

@@ -1,27 +1,24 @@
 """Masks from an RT Structure Set, on a given grid.
 
 Contours are brought into voxel coordinates through world millimetres. Those of one plane are filled together at voxel
-centres (``contours.fill``): loops within loops are holes, overlapping loops are united, one that is there twice counts
-once. Nothing rests on the images a contour names: any grid with slices in the contours' planes will do.
-
-Where up to LARGEST_GAP slices in a row have no contour between two that overlap, they were forgotten, or drawn on every
-other slice: the outline is interpolated between them (signed distances, linearly), and said.
+centres (``filling``): loops within loops are holes, overlapping loops are united, one that is there twice counts once.
+Nothing rests on the images a contour names: any grid with slices in the contours' planes will do. Slices left out
+between others are filled on request (``bridging``).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from gliodil.data.dicom.contours import fill
+from gliodil.data.dicom.bridging import bridge
+from gliodil.data.dicom.filling import fill_together
 from gliodil.data.dicom.headers import items, text
 from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
@@ -30,25 +27,31 @@ from gliodil.errors import GeometryError, ImageFileError, LabelError
 
 PLANE_TOLERANCE = 0.1
 """Fraction of the slice distance by which a contour may be off the middle of its slice."""
-AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+INTERPOLATED = "INTERPOLATED_PLANAR"
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", INTERPOLATED)
 """Types of contours that enclose something; the last is a closed contour that software put between drawn ones."""
-LARGEST_GAP = 3
-"""Slices without contour in a row that are interpolated."""
+BRIDGED_MM = 10.0
+"""Height of slices left out between others of one body up to which they are interpolated."""
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed contour, and whether it is combined with the others of its slice by parity (CLOSEDPLANAR_XOR)."""
+    """A contour and its kind; those of CLOSEDPLANAR_XOR are combined with the others of their slice by parity."""
 
     points: Points
-    parity: bool = False
+    kind: str = AREAS[0]
+
+    @property
+    def parity(self) -> bool:
+        """Whether it takes away what another one of its slice holds."""
+        return self.kind == "CLOSEDPLANAR_XOR"
 
     @property
     def encloses(self) -> bool:
-        """Whether it has points enough to enclose anything."""
-        return len(self.points) >= 3
+        """Whether it is of a kind that encloses something, and has points enough to."""
+        return self.kind in AREAS and len(self.points) >= 3
 
 
 @dataclass(frozen=True)
@@ -75,37 +78,35 @@ def structure_frames(header: Any) -> tuple[dict[str, str], set[str]]:
     return frames, named
 
 
-def read_structures(path: Path | str, grid: Volume, *, names: Collection[str]) -> Structures:
-    """Return the named structures that enclose something; those that do not are said, not refused.
+def read_structures(
+    path: Path | str, grid: Volume, *, names: Collection[str], bridged_mm: float = BRIDGED_MM
+) -> Structures:
+    """Return the named structures that enclose something; what is odd about them is said, not refused.
 
-    Errors as for `read_rtstruct`.
+    Gaps of up to `bridged_mm` between slices of one body are filled. Errors as for `read_rtstruct`.
     """
     path = Path(path)
     contours = _contours(path, None, names)
     wanted, notes = {}, []
     for name, loops in contours.items():
         drawn = [one for one in loops if one.encloses]
+        notes += [f"{path.name}: {said}" for said in _kinds_said(name, loops)]
         if not drawn:
             notes.append(f"{path.name}: {name} is empty")
             continue
         wanted[name] = drawn
-        if lost := len(loops) - len(drawn):
-            notes.append(
-                f"{path.name}: {lost} contours of {name} have no points; their slices may lack a part"
-            )
     if not wanted:
         return Structures({}, tuple(notes))
     index = {
-        name: [Loop(_to_index(one.points, grid), one.parity) for one in loops]
-        for name, loops in wanted.items()
+        name: [Loop(_to_index(one.points, grid), one.kind) for one in loops] for name, loops in wanted.items()
     }
     axis = _slice_axis([one.points for loops in index.values() for one in loops], grid, path)
     planes = {name: _by_plane(loops, axis, grid, name, path) for name, loops in index.items()}
     _check_thickness({plane for found in planes.values() for plane in found}, grid, path)
     masks = {}
     for name, found in planes.items():
-        masks[name], gaps = _filled(found, axis, grid, path)
-        notes += [f"{path.name}: {name} {gap}" for gap in gaps]
+        masks[name], said = _filled(found, axis, grid, path, bridged_mm)
+        notes += [f"{path.name}: {name} {what}" for what in said]
     return Structures(masks, tuple(notes))
 
 
@@ -116,7 +117,7 @@ def read_rtstruct(
     names: Collection[str] | None = None,
     frame_of_reference: str | None = None,
 ) -> Mapping[str, Volume]:
-    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name.
+    """Return the structures of a file as label volumes (0 or 1) on `grid`, by name, as they were drawn.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def read_rtstruct(
             raise LabelError(
                 f"The structure {name} is empty.", file=path, expected="closed contours", found="none"
             )
-    return read_structures(path, grid, names=wanted).masks
+    return read_structures(path, grid, names=wanted, bridged_mm=0).masks
 
 
 def enclosed_areas(path: Path | str) -> Mapping[str, tuple[int, float]]:
@@ -231,7 +232,7 @@ def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str
         name, entry = text(roi, "ROIName"), contours.pop(int(roi.ROINumber), None)
         loops = _loops(entry) if entry is not None and (names is None or name in names) else []
         found.append((name, str(roi.get("ReferencedFrameOfReferenceUID", "")), loops))
-    if contours:
+    if names is None and contours:
         raise MisplacedError("contours of a structure that is not listed")
     return found
 
@@ -239,14 +240,25 @@ def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str
 def _loops(entry: Any) -> list[Loop]:
     loops = []
     for contour in entry.get("ContourSequence") or ():
-        kind = str(contour.ContourGeometricType).strip()
+        kind = str(contour.ContourGeometricType).strip().upper()
         if kind not in AREAS:
+            loops.append(Loop(np.zeros((0, 3)), kind))
             continue
         points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
         if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
             raise MisplacedError("a contour with a point that is nowhere")
-        loops.append(Loop(points, kind == "CLOSEDPLANAR_XOR"))
+        loops.append(Loop(points, kind))
     return loops
+
+
+def _kinds_said(name: str, loops: list[Loop]) -> Iterator[str]:
+    """Say what of a structure's contours is not read, or read although it is no kind that DICOM knows."""
+    if lost := sum(one.kind in AREAS and not one.encloses for one in loops):
+        yield f"{lost} contours of {name} have no points; their slices may lack a part"
+    if others := sorted({one.kind[:20] for one in loops} - {*AREAS}):
+        yield f"contours of {name} that enclose nothing are not read ({', '.join(others)})"
+    if any(one.kind == INTERPOLATED for one in loops):
+        yield f"contours of {name} are of the kind {INTERPOLATED}; they are read as closed outlines"
 
 
 def _to_index(points: Points, grid: Volume) -> Points:
@@ -279,7 +291,7 @@ def _by_plane(loops: list[Loop], axis: int, grid: Volume, name: str, path: Path)
         if not 0 <= plane < grid.shape[axis] or outside.any():
             found = f"a contour of {name} at slice {plane} of {grid.shape[axis]}"
             raise _misplaced("The contours reach beyond the images.", grid, found, path)
-        planes[plane].append(Loop(flat, loop.parity))
+        planes[plane].append(Loop(flat, loop.kind))
     return planes
 
 
@@ -292,39 +304,26 @@ def _check_thickness(planes: set[int], grid: Volume, path: Path) -> None:
 
 
 def _filled(
-    planes: Mapping[int, list[Loop]], axis: int, grid: Volume, path: Path
+    planes: Mapping[int, list[Loop]], axis: int, grid: Volume, path: Path, bridged_mm: float
 ) -> tuple[Volume, list[str]]:
-    """Return the mask, and what is to be said of slices without contour."""
+    """Return the mask, and what is to be said of its contours."""
     mask = np.zeros(grid.shape, np.uint8)
     view = np.moveaxis(mask, axis, 2)
+    doubled = crossing = 0
     for plane, loops in planes.items():
-        parity = any(loop.parity for loop in loops)
-        view[:, :, plane] = fill(
-            [loop.points for loop in loops], (view.shape[0], view.shape[1]), parity=parity
-        )
-    spacing = [grid.spacing[other] for other in range(3) if other != axis]
-    made, left = 0, []
-    drawn = [plane for plane in sorted(planes) if view[:, :, plane].any()]
-    for low, high in pairwise(drawn):
-        between = high - low - 1
-        if between == 0 or not (view[:, :, low] & view[:, :, high]).any():  # two lesions, one above the other
-            continue
-        if between > LARGEST_GAP:
-            left.append(f"has no contour on {between} slices in a row, and is read so")
-            continue
-        below, above = (_depth(view[:, :, k] != 0, spacing) for k in (low, high))
-        for k in range(low + 1, high):
-            share = (k - low) / (high - low)
-            view[:, :, k] = (1 - share) * below + share * above > 0
-        made += between
-    said = [f"has no contour on {made} slices between others; interpolated there"] if made else []
-    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame), said + left
-
-
-def _depth(inside: NDArray[np.bool_], spacing: list[float]) -> NDArray[np.float64]:
-    """Return the signed distance to the outline [mm], positive inside, zero midway between pixels in and out."""
-    within, beyond = (ndimage.distance_transform_edt(one, sampling=spacing) for one in (inside, ~inside))
-    return np.asarray(within - beyond)
+        exclusive = any(loop.parity for loop in loops)
+        found = fill_together([loop.points for loop in loops], view.shape[:2], exclusive=exclusive)
+        view[:, :, plane] = found.mask
+        doubled, crossing = doubled + found.doubled, crossing + found.crossing
+    said = []
+    if doubled:
+        said.append(f"has {doubled} contours twice; each counts once")
+    if crossing:
+        said.append(f"has {crossing} contours that overlap; they are united")
+    if bridged_mm > 0:
+        x, y = (grid.spacing[other] for other in range(3) if other != axis)
+        said += bridge(view, (x, y, grid.spacing[axis]), bridged_mm)
+    return Volume(mask, grid.affine, kind="label", path=path, frame=grid.frame), said
 
 
 def _misplaced(problem: str, grid: Volume, found: str, path: Path) -> GeometryError:

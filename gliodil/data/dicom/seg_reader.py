@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +11,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gliodil.data.dicom.objects import header_access, read_dataset
+from gliodil.data.dicom.objects import MisplacedError, header_access, read_dataset
 from gliodil.data.dicom.reference import LPS_RAS
+from gliodil.data.dicom.roi_names import compartment_of
+from gliodil.data.dicom.seg_sheared import sheared_voxels
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, ImageFileError, LabelError, MissingExtraError
 
 DAMAGED = "The segmentation is damaged, or of a kind that is not read here."
 READABLE = "a binary, label-map or fractional DICOM segmentation"
+UNSTATED = "2.25.0"
+"""Stands for a frame of reference that a file does not state, where highdicom needs one."""
+_USUAL = {
+    "StudyInstanceUID": "2.25.0",
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "PixelRepresentation": 0,
+}
+"""What a header that leaves it out means, or may as well say."""
+_BACKGROUND = re.compile(
+    r"(back ?ground|hintergrund|fond|fondo|sfondo|achtergrond|arriere[- ]plan|clear label|unlabel+ed|outside)",
+    re.IGNORECASE,
+)
 LARGEST = 2**28
 """Voxels a file may ask for. Damaged positions would otherwise ask for more than any machine has."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of a SEG, each a mask of its own.
+    """The segments of a SEG but the background, each a mask of its own.
 
     Attributes
     ----------
@@ -33,7 +49,7 @@ class Segments:
     names
         Segment number to segment label.
     frame_of_reference
-        UID of the coordinate system.
+        UID of the coordinate system, "" if the file states none.
     """
 
     masks: Mapping[int, Volume]
@@ -63,7 +79,7 @@ class Segments:
                     remedy="export the compartments without overlap",
                 )
             labels[inside] = number
-        return Volume(labels, first.affine, kind="label", path=first.path)
+        return Volume(labels, first.affine, kind="label", path=first.path, frame=first.frame)
 
     def union(self) -> Volume:
         """Return all segments as one mask."""
@@ -106,13 +122,23 @@ def read_segments(path: Path | str) -> Segments:
             remedy="threshold it first, and write it as binary segmentation",
         )
     with header_access(DAMAGED, file=path, expected=READABLE):
-        numbers = [int(number) for number in data.segment_numbers]
-        names = {number: str(data.get_segment_description(number).SegmentLabel) for number in numbers}
+        padding = data.get("PixelPaddingValue")
+        described = {int(item.SegmentNumber): str(item.SegmentLabel) for item in data.SegmentSequence}
+        names = {
+            number: name
+            for number, name in described.items()
+            if number != padding
+            and (number or padding is not None)
+            and not _BACKGROUND.fullmatch(name.strip())
+        }
         frame_of_reference = str(data.FrameOfReferenceUID)
+    if frame_of_reference == UNSTATED:
+        frame_of_reference = ""
     masks = {}
-    for number in numbers:
+    for number in names:
         mask, affine = _voxels(data, number, path)
-        masks[number] = Volume((mask != 0).astype(np.uint8), affine, kind="label", path=path)
+        inside = (mask != 0).astype(np.uint8)
+        masks[number] = Volume(inside, affine, kind="label", path=path, frame=frame_of_reference)
     if not any(mask.data.any() for mask in masks.values()):
         raise LabelError("The segmentation is empty.", file=path, expected="at least one voxel")
     return Segments(masks, names, frame_of_reference)
@@ -144,7 +170,57 @@ def _open(path: Path) -> tuple[Any, str]:
     except ImportError as error:
         raise MissingExtraError("highdicom", "dicom") from error
     with header_access(DAMAGED, file=path, expected=READABLE):
+        _complete(header)
         return Segmentation.from_dataset(header, copy=False), str(header.get("SegmentationType", ""))
+
+
+def _complete(header: Any) -> None:
+    """Fill in what highdicom asks of a header and nothing here rests on."""
+    if not header.get("FrameOfReferenceUID"):
+        header.FrameOfReferenceUID = UNSTATED
+    for keyword, usual in _USUAL.items():
+        if header.get(keyword) in (None, ""):
+            setattr(header, keyword, usual)
+    for number, item in enumerate(header.get("SegmentSequence") or (), start=1):
+        if item.get("SegmentNumber") is None:
+            item.SegmentNumber = number
+        item.SegmentLabel = _called(item)
+        # Of how it was made, and of what it is beyond its label, nothing is used.
+        item.SegmentAlgorithmType = "MANUAL"
+        for keyword in ("SegmentAlgorithmName", "SegmentationAlgorithmIdentificationSequence"):
+            if keyword in item:
+                del item[keyword]
+        for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
+            setattr(item, keyword, [_tissue()])
+    groups = [
+        *(header.get("SharedFunctionalGroupsSequence") or ()),
+        *(header.get("PerFrameFunctionalGroupsSequence") or ()),
+    ]
+    for measures in (measures for group in groups for measures in group.get("PixelMeasuresSequence") or ()):
+        if not all(float(step) > 0 for step in measures.get("PixelSpacing") or (0,)):
+            raise MisplacedError("a PixelSpacing that is not above 0 mm")
+        if not measures.get("SliceThickness"):
+            measures.SliceThickness = measures.get("SpacingBetweenSlices") or 1
+
+
+def _tissue() -> Any:
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "85756007", "SCT", "Tissue"
+    return item
+
+
+def _called(item: Any) -> str:
+    """Return the label of a segment; with the name of its type, where only that says what part of a tumour it is."""
+    label = str(item.get("SegmentLabel") or f"Segment {item.SegmentNumber}").strip()
+    for kind in item.get("SegmentedPropertyTypeCodeSequence") or ():
+        meaning = str(kind.get("CodeMeaning") or "")
+        if _BACKGROUND.fullmatch(meaning):
+            return meaning
+        if compartment_of(label) is None and compartment_of(f"{label} ({meaning})") is not None:
+            return f"{label} ({meaning})"
+    return label
 
 
 def _voxels(data: Any, number: int, path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -153,6 +229,8 @@ def _voxels(data: Any, number: int, path: Path) -> tuple[NDArray[Any], NDArray[n
     with header_access(DAMAGED, file=path, expected=READABLE):
         geometry = data.get_volume_geometry(allow_missing_positions=True)
         size = None if geometry is None else int(np.prod([float(n) for n in geometry.spatial_shape]))
+        if geometry is None and (sheared := sheared_voxels(data, number, LARGEST)) is not None:
+            return sheared[0], LPS_RAS @ sheared[1]
         if size is not None and size <= LARGEST:
             volume = data.get_volume(segment_numbers=[number], allow_missing_positions=True)
     if volume is None:

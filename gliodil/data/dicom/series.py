@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gliodil.data.dicom.directory import missing_of
 from gliodil.data.dicom.frames import frames_of
 from gliodil.data.dicom.geometry import Stack, separate, stack
 from gliodil.data.dicom.headers import (
@@ -29,7 +30,8 @@ from gliodil.data.dicom.headers import (
     text,
     value,
 )
-from gliodil.data.dicom.modality import MODALITY_ROLES, is_localizer, role_of
+from gliodil.data.dicom.modality import MODALITY_ROLES, is_diffusion, is_localizer, is_reformat, role_of
+from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.pet import uptake_factor
 from gliodil.data.dicom.pixels import read_voxels
 from gliodil.data.gate import EMPTY, look_through
@@ -67,8 +69,10 @@ class Series:
     unit: str = ""
     """Unit of the voxels, where the header states it (PET)."""
     notes: tuple[str, ...] = ()
-    patient_id: str = ""
-    """PatientID, "" if none is stated; compared, never shown."""
+    reformat: bool = False
+    """Whether it was computed from another series, on other planes."""
+    person: Person = field(default_factory=Person)
+    """Whose it is; compared, never shown."""
 
     @property
     def name(self) -> str:
@@ -214,7 +218,9 @@ def _read(paths: Sequence[Path]) -> tuple[list[Series], int, dict[Path, str]]:
         except ImageFileError as error:
             unread[path] = error.problem.removeprefix("The DICOM file ").rstrip(".")
             continue
-        if header is not None:
+        if header is None:
+            unread |= dict.fromkeys(missing_of(path), "listed in the DICOMDIR and not there")
+        else:
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
     members = {uid: group for uid, group in groups.items() if _of_interest([header for _, header in group])}
     found = [series for uid, group in members.items() for series in _series(uid, group)]
@@ -271,10 +277,24 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
     stated, called = number(header, "SeriesNumber"), description([h for _, h in members])
     shown = None if stated is None else int(stated)
 
+    # The image at b = 0 belongs to the others: it is no T2 for it.
+    weighted = any(is_diffusion(header) for _, header in members)
+
     def make(called: str, files: tuple[Path, ...], **more: Any) -> Series:
         header = by_path[files[0]]
-        modality, owner = text(header, "Modality").upper(), text(header, "PatientID")
-        return Series(uid, shown, called, modality, role_of(header), files, patient_id=owner, **more)
+        modality = text(header, "Modality").upper()
+        role = None if weighted else role_of(header)
+        return Series(
+            uid,
+            shown,
+            called,
+            modality,
+            role,
+            files,
+            reformat=is_reformat(header),
+            person=person_of(header),
+            **more,
+        )
 
     if text(header, "Modality").upper() in MODALITY_ROLES:
         # Each file is a segmentation or structure set of its own.
@@ -286,12 +306,13 @@ def _series(uid: str, members: list[tuple[Path, Any]]) -> Iterator[Series]:
         yield from _series(uid, [member for member in members if not is_localizer(member[1])])
         return
     name = _name(shown, called)
-    if len({text(header, "PatientID") for _, header in members} - {""}) > 1:
+    persons = list(dict.fromkeys(person_of(header) for _, header in members))
+    if any(one.is_another_than(persons[0]) for one in persons[1:]):
         problem: InputError = InputError(
             f"Files of several patients are mixed in {name}.",
             file=files[0],
             expected="one patient per series",
-            found="several PatientIDs under one SeriesInstanceUID",
+            found="two patients under one SeriesInstanceUID",
             remedy="keep each patient in a folder of their own, or export the series again",
         )
         yield make(called, files, problem=problem)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import nibabel as nib
 import numpy as np
 
 from gliodil.data.atomic import atomic_path
+from gliodil.data.gate import read_json
 from gliodil.data.nifti import is_nifti_name, read_nifti, write_nifti
 from gliodil.data.registration.transform import Field, GridGeometry, Matrix, Transform, Warp
-from gliodil.errors import GliodilError, ImageFileError, InputError
+from gliodil.errors import GliodilError, ImageFileError, InputError, OutputError
 
 SCHEMA_VERSION = 1
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -71,7 +73,7 @@ def load_transform(folder: Path | str) -> Transform:
     folder = Path(folder)
     path = folder / _INFO
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_json(path, expected="the description of a transform")
         grids = [
             GridGeometry(tuple(info[k]["shape"]), np.array(info[k]["affine"])) for k in ("fixed", "moving")
         ]
@@ -105,6 +107,7 @@ def apply_transform_file(
     onto: Path | str | None = None,
     inverse: bool = False,
     labels: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Carry a NIfTI file through a stored transform, write the result and return its path.
 
@@ -118,13 +121,15 @@ def apply_transform_file(
         From the fixed to the moving space (patient to template) instead of the other way.
     labels
         The image holds labels.
+    overwrite
+        Replace a file that is there already, unless it is one of those that are read.
 
     Raises
     ------
     InputError
         If a file is missing, damaged or not what it should be, or `out` is not named as NIfTI.
     OutputError
-        If the result cannot be written.
+        If the result cannot be written, or would replace a file.
     """
     out = Path(out)
     if not is_nifti_name(out.name):
@@ -133,6 +138,16 @@ def apply_transform_file(
             file=out,
             expected="a name ending in .nii or .nii.gz",
             remedy="choose another one with --out",
+        )
+    read = [Path(image), *([] if onto is None else [Path(onto)])]
+    is_read = out.exists() and any(each.exists() and each.samefile(out) for each in read)
+    if is_read or (os.path.lexists(out) and not overwrite):
+        raise OutputError(
+            "There is a file of that name already.",
+            file=out,
+            expected="a new file",
+            found="one of the files that are read" if is_read else "another file",
+            remedy="choose another one with --out" + ("" if is_read else ", or replace it with --overwrite"),
         )
     transform = load_transform(folder)
     volume = read_nifti(image, kind="label" if labels else "scalar")
