@@ -320,8 +320,7 @@ def _clinics(planning: PlanningCT, image: Volume, source: str) -> tuple[Link | N
 def _registered(planning: PlanningCT, image: Volume, source: str, target: NDArray[np.float64] | None) -> Link:
     from gliodil.data.registration.rigid import align_rigidly
 
-    found: Any = align_rigidly(planning.series.volume(), image, "MR")
-    matrix, spread = np.linalg.inv(found.transform.matrix), getattr(found, "spread_mm", None)
-    link = Link(source, planning.frame, matrix, "registered", spread)
+    found = align_rigidly(planning.series.volume(), image, "MR", target=target)
+    link = found.link(source, planning.frame)
     logger.info("MR to planning CT: %s", link)
     return link
