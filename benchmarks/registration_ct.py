@@ -172,8 +172,8 @@ def follow_up(data: Path) -> int:
     shown = labels.carried(as_given, "").resample_to(known).data != 0
     print(
         f"follow-up of 01: {found.shift_mm:.1f} mm, {found.angle_deg:.1f}°, spread {found.spread_mm:.2f} mm; Dice of "
-        f"masks dilated by a voxel {dice:.3f}\n  the images correlate by {ours:.3f} so, by {theirs:.3f} under the motion that "
-        f"takes the labels onto the given ones (Dice {_dice(shown, there):.3f}), by "
+        f"masks dilated by a voxel {dice:.3f}\n  the images correlate by {ours:.3f} so, by {theirs:.3f} under the "
+        f"motion that takes the labels onto the given ones (Dice {_dice(shown, there):.3f}), by "
         f"{_correlation(reference, image, np.eye(4)):.3f} unmoved"
     )
     return int(dice < 0.85 and ours <= theirs)

@@ -9,7 +9,7 @@ from gliodil.data import Volume
 from gliodil.data.registration.rigid import align_rigidly
 from gliodil.data.registration.transform import GridGeometry
 from gliodil.data.template import Anatomy, load_anatomy
-from gliodil.errors import InputError
+from gliodil.errors import InputError, NumericsError
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,41 @@ def test_what_cannot_be_aligned_is_refused(anatomy):
     flat = anatomy.t1.with_data(np.full(anatomy.t1.shape, 3.0))
     with pytest.raises(InputError, match="one value only"):
         align_rigidly(anatomy.t1, flat, "t2")
+
+
+def slab(volume: Volume, low: int, high: int) -> Volume:
+    """Some slices of an image."""
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * low
+    return Volume(volume.data[:, :, low:high], affine, kind="scalar")
+
+
+def test_a_slab_is_aligned_with_a_whole_head_and_says_how_sure_it_is(anatomy):
+    """Of 60 mm."""
+    truth = motion((10, -6, 8), (12, -15, 10))
+    part = slab(anatomy.t1, 18, 33)
+    points = part.to_world(np.argwhere(anatomy.brain.data[:, :, 18:33] > 0)[::41])
+    moved = Volume(other_contrast(anatomy), truth @ anatomy.t1.affine, kind="scalar")
+    found = align_rigidly(moved, part, "MR", target=points)
+    link = found.link("a", "b")
+    change = link.matrix - truth
+    assert np.linalg.norm(points @ change[:3, :3].T + change[:3, 3], axis=1).max() < 2.0  # half a voxel
+    assert found.spread_mm < 2.0
+    assert found.overlap > 0.9
+    assert (link.origin, link.residual_mm) == ("registered", found.spread_mm)
+    np.testing.assert_allclose(link.matrix @ found.transform.matrix, np.eye(4), atol=1e-9)
+
+
+def test_too_little_of_the_target_is_refused(anatomy):
+    part = slab(anatomy.t1, 20, 29)
+    points = anatomy.brain.to_world(np.argwhere(anatomy.brain.data > 0)[::97])
+    moved = Volume(other_contrast(anatomy), anatomy.t1.affine, kind="scalar")
+    with pytest.raises(InputError, match="shares too little") as refused:
+        align_rigidly(part, moved, "MR", target=points)
+    assert "50%" in str(refused.value.expected)
+
+
+def test_noise_is_refused(anatomy):
+    noise = np.random.default_rng(3).random(anatomy.t1.shape).astype(np.float32)
+    with pytest.raises((NumericsError, InputError)):
+        align_rigidly(anatomy.t1, anatomy.t1.with_data(noise), "t2")

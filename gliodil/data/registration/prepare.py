@@ -196,7 +196,12 @@ def _aligned(patient: Patient, progress: Progress | None) -> Prepared:
         image = _as_in_file(patient, role)
         found = align_rigidly(patient.volumes[reference], image, role)
         volumes[role], transforms[role] = found.transform.apply(image, patient.segmentation), found.transform
-        motions[role] = {"shift_mm": found.shift_mm, "angle_deg": found.angle_deg}
+        motions[role] = {
+            "shift_mm": found.shift_mm,
+            "angle_deg": found.angle_deg,
+            "spread_mm": found.spread_mm,
+            "overlap": found.overlap,
+        }
         if role == "pet":
             volumes[role], more = checks.check_pet(volumes[role], patient.tumour)
             notes += more

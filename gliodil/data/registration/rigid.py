@@ -6,9 +6,10 @@
 the head is the fixed one: cells of the other that it cannot show would pull. Coordinates are in units of HEAD_MM, so
 that a radian and a unit of shift move a head about as far, and limited-memory BFGS needs no other scales.
 
-1. On cells of 6 mm the search starts from the coordinates as they are and from the centres of mass on each other,
+1. On cells of 8 mm the search starts from the coordinates as they are and from the centres of mass on each other,
    upright and shifted along the body, turned by 20° about each axis.
-2. The best three, of different places, are refined at 4 mm, and the best of those at 2 mm: the answer.
+2. The best three, of different places, are refined at 4 and 2 mm, each on cells of its own drawing. Their mean is the
+   answer: what is left of noise is less in it.
 3. It counts if the three agree at the target to SPREAD_MM and at least half of the target is seen: agreement of several
    starts is what tells a good answer from a bad one, the value of I is not. Otherwise it is refused.
 
@@ -30,9 +31,9 @@ from gliodil.data.registration.transform import GridGeometry, Matrix, Transform
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError, MissingExtraError, NumericsError
 
-COARSE_MM, MIDDLE_MM, FINE_MM = 6.0, 4.0, 2.0
-MOST_CELLS = 250_000
-"""Cells that count at most: of finer grids a part at random, always the same."""
+COARSE_MM, MIDDLE_MM, FINE_MM = 8.0, 4.0, 2.0
+MOST_CELLS = 150_000
+"""Cells that count at most: of finer grids a part at random, for each start another one, always the same."""
 SPREAD_MM = 2.0
 """Largest distance between the answers of several starts, anywhere in the target, for them to be one."""
 SMALLEST_OVERLAP = 0.5
@@ -115,7 +116,9 @@ def align_rigidly(
     # The first of the pair is fixed; `swapped`: that is the image.
     swapped = heads[1].volume_ml < heads[0].volume_ml
     pair = (heads[1], heads[0]) if swapped else (heads[0], heads[1])
-    levels = {mm: _Level(sitk, *pair, mm) for mm in (COARSE_MM, MIDDLE_MM, FINE_MM)}
+    # Cells finer than the voxels of either show nothing more.
+    fine_mm = min(MIDDLE_MM, max(FINE_MM, *(min(volume.spacing) for volume in (reference, image))))
+    levels = {mm: _Level(sitk, *pair, mm) for mm in {COARSE_MM, MIDDLE_MM, fine_mm}}
     points = pair[0].points if target is None else np.asarray(target, np.float64)
     of_fixed = target is None or swapped  # whether `points` are the fixed image's
 
@@ -141,16 +144,14 @@ def align_rigidly(
     if len(kept) < 2:  # nothing to compare an answer with
         raise _too_little(image, name, SMALLEST_START)
     refined = [levels[MIDDLE_MM].search(matrix) for matrix, _ in kept]
-    middle = max(refined, key=lambda answer: answer[1])[0]
-    spread = max(between(middle, matrix) for matrix, _ in refined)
-    best, information = levels[FINE_MM].search(middle)
-    spread = max(spread, between(middle, best))
+    ends = [levels[fine_mm].search(matrix, seed=seed)[0] for seed, (matrix, _) in enumerate(refined, start=1)]
+    best = _mean(ends, pair[0].centre)
     still = np.eye(4)
-    if (
-        levels[FINE_MM].shared(still) >= SMALLEST_OVERLAP
-        and levels[FINE_MM].information(still) >= information
-    ):
-        best, spread = still, max(between(still, matrix) for matrix, _ in refined)
+    if levels[fine_mm].shared(still) >= SMALLEST_OVERLAP and levels[fine_mm].information(still) >= levels[
+        fine_mm
+    ].information(best):
+        best = still
+    spread = max(between(best, matrix) for matrix in ends)
     matrix = np.asarray(np.linalg.inv(best)) if swapped else best
     overlap = _overlap(reference, image, matrix, points, target is not None, swapped)
     if overlap < SMALLEST_OVERLAP:
@@ -206,7 +207,7 @@ class _Head:
         )
         grid = working_grid(image, region, spacing_mm=FINE_MM, margin_mm=5.0)
         self.fine = coarse(even, grid)
-        self.seen = image.with_data(np.ones(image.shape, np.uint8), kind="label").resample_to(grid)
+        self.seen = grid.with_data(_between_slices(image, grid), kind="label")
 
 
 class _Level:
@@ -240,9 +241,9 @@ class _Level:
         search.SetInitialTransform(self._euler(matrix), True)
         return -float(search.MetricEvaluate(*self._images))
 
-    def search(self, start: Matrix) -> tuple[Matrix, float]:
+    def search(self, start: Matrix, *, seed: int = 1) -> tuple[Matrix, float]:
         """Return the map that a start leads to, and its I."""
-        search, euler = self._method(), self._euler(start)
+        search, euler = self._method(seed), self._euler(start)
         search.SetOptimizerAsLBFGSB(1e-5, 60, 5, 200, 1e7)
         search.SetInitialTransform(euler, True)
         try:
@@ -258,7 +259,7 @@ class _Level:
         found = _RAS_LPS @ matrix @ _RAS_LPS
         return (found, value) if np.isfinite(found).all() and np.isfinite(value) else (start, -np.inf)
 
-    def _method(self) -> Any:
+    def _method(self, seed: int = 1) -> Any:
         search = self._sitk.ImageRegistrationMethod()
         search.SetMetricAsMattesMutualInformation(BINS)
         search.SetMetricFixedMask(self._masks[0])
@@ -266,7 +267,7 @@ class _Level:
         cells = int(np.count_nonzero(self._cells[0].data))
         if cells > MOST_CELLS:
             search.SetMetricSamplingStrategy(search.RANDOM)
-            search.SetMetricSamplingPercentage(MOST_CELLS / cells, 1)
+            search.SetMetricSamplingPercentage(MOST_CELLS / cells, seed)
         search.SetInterpolator(self._sitk.sitkLinear)
         search.SetNumberOfThreads(1)  # sums in one order: equal input, equal output
         return search
@@ -304,6 +305,25 @@ def _turned(middle: Matrix, centre: Points, axis: int, degrees: float, shift_mm:
     moved = middle @ turn
     moved[2, 3] += shift_mm
     return np.asarray(moved)
+
+
+def _between_slices(image: Volume, grid: Volume) -> NDArray[np.uint8]:
+    """Return which cells lie between the outermost voxel centres of an image: beyond them its values are made up."""
+    to_index = np.linalg.inv(image.affine) @ grid.affine
+    inside = np.ones(grid.shape, bool)
+    cells = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in grid.shape), indexing="ij", sparse=True)
+    for axis in range(3):
+        index = to_index[axis, 3] + sum(to_index[axis, k] * cells[k] for k in range(3))
+        inside &= (index >= 0) & (index <= image.shape[axis] - 1)
+    return inside.astype(np.uint8)
+
+
+def _mean(maps: list[Matrix], centre: Points) -> Matrix:
+    """Return the mean of rigid maps: the rotation nearest to the mean of theirs, about where they put the centre."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = _orthogonal(np.mean([one[:3, :3] for one in maps], axis=0))
+    matrix[:3, 3] = np.mean([_moved(one, centre) for one in maps], axis=0) - matrix[:3, :3] @ centre
+    return matrix
 
 
 def _overlap(
