@@ -16,8 +16,8 @@ whatever else is there: it need not be closed by the target alone. Sizes in mm³
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from gliodil.planning.ctv import model_ctv
 from gliodil.planning.distance import Mask, bounding_box
+from gliodil.planning.rules import PlanRule
 
 ROUNDS = 20
 """Cuts after which islands and holes that keep coming back are left."""
@@ -49,6 +50,11 @@ class Cleaning:
     smoothing_mm: float = 0.0
     min_island_mm3: float = 0.0
     min_hole_mm3: float = 0.0
+
+    @classmethod
+    def of(cls, rule: PlanRule) -> Cleaning:
+        """Return what a rule says."""
+        return cls(rule.smoothing_mm, rule.min_island_mm3, rule.min_hole_mm3)
 
     @property
     def nothing(self) -> bool:
@@ -139,6 +145,15 @@ def cleanliness(target: Mask, brain: Mask, spacing: Sequence[float]) -> Cleanlin
     )
 
 
+def islands_and_holes(
+    targets: Mapping[str, Mask], brain: Mask, spacing: Sequence[float]
+) -> dict[str, dict[str, float | None]]:
+    """Return the cleanliness of targets by name, those without a voxel left out."""
+    return {
+        name: asdict(cleanliness(target, brain, spacing)) for name, target in targets.items() if target.any()
+    }
+
+
 def last_density(
     order: NDArray[np.floating], target: Mask, density: NDArray[np.floating]
 ) -> dict[str, float]:
@@ -191,9 +206,9 @@ def _small(mask: Mask, voxels: float, *, spare: Mask, touching: Mask | None = No
     return np.asarray(small[labels])
 
 
-def _sizes(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+def _sizes(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     labels, count = ndimage.label(mask)
-    return labels, np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return np.asarray(labels, np.int32), np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
 def _rim(brain: Mask) -> Mask:

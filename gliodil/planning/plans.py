@@ -116,6 +116,11 @@ class Plans:
         `reach_mm`, `probability` and `density` at the model CTV's last voxel; None where not known.
     order
         Scalar volume: what ranks the voxels of the model CTV, the higher the earlier; finite in the brain only.
+    contours
+        Islands and holes of `standard`, `trimmed`, `model`, and of `as_ranked`: the model CTV before cleaning; see
+        `clean.py`.
+    last_density
+        Lowest, median and highest density of the model CTV's last voxels: the 1 % its ranking puts last.
     """
 
     rule: PlanRule
@@ -144,6 +149,8 @@ class Plans:
     probability: Volume | None = None
     ctv_end: Mapping[str, float | None] = field(default_factory=dict)
     order: Volume | None = None
+    contours: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    last_density: Mapping[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.

@@ -93,6 +93,9 @@ def build_metrics(
             "scan": plans.rule.scan,
             "reach_mm": plans.rule.reach_mm,
             "ptv_mm": plans.rule.ptv_mm,
+            "smoothing_mm": plans.rule.smoothing_mm,
+            "min_island_mm3": plans.rule.min_island_mm3,
+            "min_hole_mm3": plans.rule.min_hole_mm3,
             "dose": plans.rule.dose,
             "verify": plans.rule.verify,
             "gtv_ml": plans.gtv_ml,
@@ -103,6 +106,8 @@ def build_metrics(
         "rank": plans.rank,
         "ctv_end": dict(plans.ctv_end),
         "level_at_ctv_end": plans.ctv_end.get("density"),
+        "contours": plans.contours,
+        "last_density": plans.last_density,
         "probability": None
         if plans.probability is None
         else {"of": MEANING, "patients": PATIENTS, "source": SOURCE, "coefficients": COEFFICIENTS},

@@ -85,6 +85,8 @@ METRICS = {
     "rank?": str,
     "ctv_end?": Each(Maybe(NUMBER)),
     "level_at_ctv_end?": Maybe(NUMBER),
+    "contours?": Each(Each(Maybe(NUMBER))),
+    "last_density?": Each(NUMBER),
     "probability?": Maybe({"patients": int, "source": str}),
     "wall_s": Maybe(NUMBER),
     "peak_memory_mb": Maybe(NUMBER),
