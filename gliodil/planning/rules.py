@@ -103,9 +103,9 @@ class PlanRule:
     scan: str = "pre-operative"
     reach_mm: Mapping[str, float] = field(default_factory=dict)
     ptv_mm: float = 0.0
-    smoothing_mm: float = 1.0
-    min_island_mm3: float = 100.0
-    min_hole_mm3: float = 100.0
+    smoothing_mm: float = 2.0
+    min_island_mm3: float = 500.0
+    min_hole_mm3: float = 500.0
     exclude_organs: tuple[str, ...] = ()
     dose: str = ""
     initial: Phase | None = None
