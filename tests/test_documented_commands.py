@@ -252,8 +252,8 @@ def away(folder: Path) -> Iterator[None]:
 
 
 def target(words: list[str]) -> Path | None:
-    """Return the folder that a command writes anew."""
-    if words[1] not in ("plan", "simulate"):
+    """Return the folder or file that a command writes anew."""
+    if words[1] not in ("plan", "simulate", "apply-transform"):
         return None
     if "--out" in words:
         return Path(words[words.index("--out") + 1])
@@ -273,16 +273,18 @@ def test_a_documented_command(line: str, here: Path) -> None:
         line += " --seg patient_001/seg.nii.gz"
     if "synthetic_3" in words:
         once("gliodil simulate --out synthetic_3 --seed 3", "synthetic_3/seg.nii.gz")
-    if words[1] in ("evaluate", "compare") and words[2] != str(folder_001()):
-        shutil.rmtree(words[2], ignore_errors=True)
-        shutil.copytree(folder_001(), words[2])
+    out = target(words)
+    if finished := words[1] in ("evaluate", "compare") and words[2] != str(folder_001()):
+        out = Path(words[2])
     if words[1] == "cohort":
         cohort_results()
         line += " --scheduler none" if "participant" in words and "--scheduler" not in words else ""
     computes = words[1] == "plan" or "participant" in words
     if computes and not {"--help", "--dry-run"} & set(words):
         line += " --dry-run"
-    with away(out) if (out := target(words)) else nullcontext():
+    with away(out) if out else nullcontext():
+        if finished and out:
+            shutil.copytree(folder_001(), out)
         code, said = call(line)
     assert code == 0, said
 

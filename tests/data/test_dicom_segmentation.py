@@ -347,3 +347,14 @@ def test_kinds_of_contour_that_are_odd_are_said(scanned: Path, head: Mapping[str
     assert patient.core.sum() == np.isin(head["seg"].data, (1, 4)).sum()
     assert any("of GTV are of the kind INTERPOLATED_PLANAR" in w for w in patient.warnings)
     assert any("OPEN_NONPLANAR" in w and "Necrosis" in w for w in patient.warnings)
+
+
+def test_the_middle_of_a_rim_inside_a_whole_tumour_is_its_middle(
+    scanned: Path, head: Mapping[str, Volume]
+) -> None:
+    drawn = masks(head)
+    rim = drawn["GTV"].with_data((drawn["GTV"].data != 0) & (drawn["Necrosis"].data == 0))
+    draw("rtstruct", scanned / "s.dcm", {"Oedema": drawn["Oedema"], "GTV": rim}, scanned / "t1c")
+    patient = load_patient(scanned)
+    np.testing.assert_array_equal(patient.segmentation.data, expected(head["seg"].data))
+    assert any("read as its middle" in warning for warning in patient.warnings)

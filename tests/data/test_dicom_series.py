@@ -392,3 +392,25 @@ def test_series_of_real_scanners(
             # To 1e-4 voxel, or to what the header's digits are worth (6 at 160 mm).
             np.testing.assert_allclose(volume.to_world((i, j, k)), place(series.files[k], i, j), atol=1e-4)
             assert volume.data[i, j, k] == pixels[j, i]
+
+
+@pytest.mark.parametrize("lost", [(0, 1), (2, 3), (4, 5), ()], ids=["first", "middle", "last", "none"])
+def test_half_a_series_is_told_by_its_dicomdir(tmp_path: Path, lost: tuple[int, ...]) -> None:
+    from pydicom.fileset import FileSet
+
+    files = FileSet()
+    for path in write_series(tmp_path / "from", StudyID="1", StudyTime="101112", InstanceNumber=None,
+                             edit=lambda d, k: setattr(d, "InstanceNumber", k + 1)):  # fmt: skip
+        files.add(path)
+    files.write(tmp_path / "medium")
+    copied = sorted(path for path in (tmp_path / "medium").rglob("*") if path.is_file())
+    images = [path for path in copied if path.name != "DICOMDIR"]
+    by_slice = sorted(images, key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+    for k in lost:
+        by_slice[k].unlink()
+    series = only(tmp_path / "medium")
+    if not lost:
+        assert series.shape == SHAPE
+        return
+    with pytest.raises(InputError, match=r"cannot be read|gaps"):
+        series.volume()

@@ -20,6 +20,7 @@ import numpy as np
 
 from gliodil.data.dicom.roi_names import COMPARTMENTS, compartment_of
 from gliodil.data.labels import LabelConvention
+from gliodil.data.rim_filling import enclosed
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError, LabelError
 
@@ -107,6 +108,11 @@ def label_map(masks: Sequence[NamedMask], convention: LabelConvention, meanings:
             continue
         value = _label(convention, "necrotic" if part == "core" and split else role, by_part[part][0])
         labels[_union(by_part[part], grid)] = value
+    whole = _union(by_part["oedema"], grid)
+    if 2 * np.count_nonzero(whole & core) > np.count_nonzero(core):
+        # An outline of the whole tumour: what a rim encloses is its middle (``rim_filling``), not oedema.
+        inside = core | enhancing | _union(by_part["necrotic"], grid)
+        labels[enclosed(inside) & (labels == _label(convention, "oedema", by_part["oedema"][0]))] = 0
     return Volume(labels, grid.affine, kind="label", path=grid.path, frame=grid.frame)
 
 

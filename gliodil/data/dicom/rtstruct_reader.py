@@ -232,7 +232,7 @@ def _structures(data: Any, names: Collection[str] | None) -> list[tuple[str, str
         name, entry = text(roi, "ROIName"), contours.pop(int(roi.ROINumber), None)
         loops = _loops(entry) if entry is not None and (names is None or name in names) else []
         found.append((name, str(roi.get("ReferencedFrameOfReferenceUID", "")), loops))
-    if contours:
+    if names is None and contours:
         raise MisplacedError("contours of a structure that is not listed")
     return found
 

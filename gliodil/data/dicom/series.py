@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gliodil.data.dicom.directory import missing_of
 from gliodil.data.dicom.frames import frames_of
 from gliodil.data.dicom.geometry import Stack, separate, stack
 from gliodil.data.dicom.headers import (
@@ -217,7 +218,9 @@ def _read(paths: Sequence[Path]) -> tuple[list[Series], int, dict[Path, str]]:
         except ImageFileError as error:
             unread[path] = error.problem.removeprefix("The DICOM file ").rstrip(".")
             continue
-        if header is not None:
+        if header is None:
+            unread |= dict.fromkeys(missing_of(path), "listed in the DICOMDIR and not there")
+        else:
             groups.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
     members = {uid: group for uid, group in groups.items() if _of_interest([header for _, header in group])}
     found = [series for uid, group in members.items() for series in _series(uid, group)]
