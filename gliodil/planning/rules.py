@@ -8,7 +8,7 @@ volume: where invisible cells are presumed) reaches beyond it, what stops it, an
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -172,6 +172,18 @@ def get_rule(name: str) -> PlanRule:
             found=name,
         )
     return rules[name]
+
+
+def with_ptv(rule: PlanRule, ptv_mm: float) -> PlanRule:
+    """Return a rule with another PTV margin [mm], which its version then names.
+
+    Raises
+    ------
+    InputError
+        If it is no length.
+    """
+    changed = replace(rule, ptv_mm=ptv_mm)
+    return rule if ptv_mm == rule.ptv_mm else replace(changed, version=f"{rule.version}, PTV {ptv_mm:g} mm")
 
 
 def parse_rule(text: str) -> PlanRule:
