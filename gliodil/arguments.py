@@ -115,6 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_rule(plan)
     plan.add_argument(
+        "--ptv-mm", type=float, metavar="MM", help="margin of the PTV beyond the CTV (default: the rule's)"
+    )
+    plan.add_argument(
         "--oar",
         type=_organ,
         action="append",
@@ -148,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a density made elsewhere, in [0, 1]: planned and scored in the place of a fit",
     )
+    _add_clinic(plan)
     plan.add_argument("--dry-run", action="store_true", help="show what was found, check it, and stop")
     plan.add_argument(
         "--resume",
@@ -341,6 +345,28 @@ def _add_cohort(cohort: argparse.ArgumentParser) -> None:
         "--skip-bids-validation",
         action="store_true",
         help="take a BIDS dataset that does not describe itself",
+    )
+
+
+def _add_clinic(plan: argparse.ArgumentParser) -> None:
+    clinic = plan.add_argument_group("the clinic's own plan")
+    clinic.add_argument(
+        "--dose",
+        type=Path,
+        metavar="FILE",
+        help="its RTDOSE: dose-volume figures of targets and expected cells",
+    )
+    clinic.add_argument(
+        "--prescription-gy", type=float, metavar="GY", help="total dose prescribed to the target, such as 60"
+    )
+    clinic.add_argument(
+        "--structures",
+        type=Path,
+        metavar="FILE",
+        help="its RTSTRUCT: the CTV in it is one more plan, compared at its own volume",
+    )
+    clinic.add_argument(
+        "--clinic-ctv", metavar="NAME", help="which structure is that CTV (default: the only one called so)"
     )
 
 

@@ -76,6 +76,8 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
     from gliodil.data.organs import load_organs
     from gliodil.data.patient import load_patient
     from gliodil.inference.given import read_density
+    from gliodil.planning.clinic import read_clinic_plan
+    from gliodil.planning.rules import get_rule, with_ptv
 
     config = _config(arguments)
     files = {role: path for role in FILE_FLAGS if (path := getattr(arguments, role)) is not None}
@@ -98,13 +100,24 @@ def _plan(arguments: argparse.Namespace, terminal: Terminal) -> None:
         parts=dict(arguments.roi),
     )
     organs = load_organs(arguments.oar, patient)
+    clinic = read_clinic_plan(
+        patient,
+        dose=arguments.dose,
+        structures=arguments.structures,
+        roi=arguments.clinic_ctv,
+        prescription_gy=arguments.prescription_gy,
+        same_patient=arguments.same_patient,
+    )
     density = None if arguments.density is None else read_density(arguments.density)
     out = arguments.out or Path("gliodil-out") / patient.identity
     asked: dict[str, Any] = {
-        "rule": arguments.rule,
+        "rule": arguments.rule
+        if arguments.ptv_mm is None
+        else with_ptv(get_rule(arguments.rule), arguments.ptv_mm),
         "organs": organs,
         "exclude": arguments.exclude_oar,
         "overwrite": arguments.overwrite,
+        "clinic": clinic,
     }
     terminal.inputs(patient, out, config)
     if arguments.dry_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +56,15 @@ def settings_record(
     return {"fit": fit, **asked, **(settings or {})}
 
 
-def fingerprint(patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None) -> str:
-    """Return a hash of the inputs, organs, the label convention, the identity, the settings and the version."""
+def fingerprint(
+    patient: Patient, settings: Mapping[str, Any], organs: Organs | None = None, extra: Iterable[Path] = ()
+) -> str:
+    """Return a hash of the inputs, organs, further files, the label convention, identity, settings and version."""
     digest = hashlib.sha256()
     words = [__version__, patient.identity, patient.convention.name, patient.tissue_source]
     digest.update(json.dumps([*words, settings], sort_keys=True, default=str).encode())
+    for path in extra:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     if patient.planning is not None:
         for path in (*patient.planning.series.files, *patient.planning.registrations):
             digest.update(hashlib.sha256(path.read_bytes()).digest())

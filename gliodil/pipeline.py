@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gliodil.data.volume import Volume
     from gliodil.inference.checkpoint import Checkpoint
     from gliodil.inference.result import Fit
+    from gliodil.planning.clinic import ClinicPlan
     from gliodil.planning.organs import Organs
     from gliodil.planning.plans import Plans
     from gliodil.planning.rules import PlanRule
@@ -55,6 +56,7 @@ def plan_patient(
     register: bool = False,
     density: Volume | None = None,
     overwrite: bool = False,
+    clinic: ClinicPlan | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Fit, plan, evaluate and write the plan folder of one patient.
@@ -88,6 +90,8 @@ def plan_patient(
         A density made elsewhere, in [0, 1] (``gliodil.inference.given``); planned in the place of a fit.
     overwrite
         Replace the result of another patient. Files that are not those of an earlier result are never replaced.
+    clinic
+        The clinic's own plan (``planning.clinic.read_clinic_plan``): its dose gets figures, its CTV is one more plan.
     progress
         Called with (stage, gradients so far, loss) during the fit, with (stage, 0, nan) for other stages.
 
@@ -107,6 +111,7 @@ def plan_patient(
     from gliodil.inference.fit import fit as run_fit
     from gliodil.inference.given import given_fit
     from gliodil.inference.score import score
+    from gliodil.planning.clinic import check_frames, clinic_dose, with_clinic
     from gliodil.planning.compare import compare
     from gliodil.planning.on_ct import plans_on_ct
     from gliodil.planning.plan import plan
@@ -118,6 +123,8 @@ def plan_patient(
     config = config or FitConfig()
     started = time.perf_counter()
     stage = progress or (lambda *_: None)
+    given = {} if clinic is None else clinic.files
+    patient = replace(patient, places=(*patient.places, *given.values()))
     with (
         naming(patient),
         log_text() as log,
@@ -138,7 +145,9 @@ def plan_patient(
         if density is not None:
             rank = record["rank"] = "density"  # what a given map is for
             record["density"] = hashlib.sha256(density.data.tobytes()).hexdigest()
-        record["fingerprint"] = fingerprint(patient, record, organs)
+        if clinic is not None:
+            record["clinic"] = clinic.to_record()
+        record["fingerprint"] = fingerprint(patient, record, organs, given.values())
         # One for each method: the report compares a network with the discrete loss.
         checkpoints = {
             method: Checkpoint(output.hidden(f"{method}.checkpoint.npz")) for method in get_args(Method)
@@ -150,6 +159,9 @@ def plan_patient(
             _remove(checkpoints)
             return Planned(Path(out) / "report.html", kept)
         patient = on_planning_ct(patient, rule, progress=progress)
+        if clinic is not None:
+            check_frames(patient, clinic)
+            patient = replace(patient, warnings=(*patient.warnings, *clinic.notes))
         sheets = {"barriers": falx_and_tentorium}
         prepared = prepare(patient, register=register, carry=sheets, progress=progress)
         patient = prepared.patient
@@ -166,6 +178,8 @@ def plan_patient(
         stage("plans", 0, float("nan"))
         asked: dict[str, Any] = {"rule": rule, "rank": check_rank(rank), "organs": organs, "exclude": exclude}
         plans = plan(patient, fitted, **asked)
+        if clinic is not None:
+            plans = with_clinic(patient, plans, clinic)
         logger.info("%r", plans)
         on_ct = None if patient.planning is None else plans_on_ct(patient, plans)
         known = patient.volumes.get("truth")
@@ -203,6 +217,8 @@ def plan_patient(
             log_text=log,
             organs=organs,
             keyholes=keyholes,
+            dose=None if clinic is None else clinic_dose(patient, plans, clinic),
+            clinic_files=given,
         )
         _remove(checkpoints)
         metrics = read_json(output.path / "metrics.json")

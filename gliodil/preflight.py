@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gliodil.data.patient import Patient
     from gliodil.inference.config import FitConfig
+    from gliodil.planning.clinic import ClinicPlan
     from gliodil.planning.organs import Organs
     from gliodil.planning.rules import PlanRule
 
@@ -38,6 +39,7 @@ def check(
     register: bool = False,
     overwrite: bool = False,
     relate: bool = True,
+    clinic: ClinicPlan | None = None,
 ) -> tuple[str, ...]:
     """Raise what `plan_patient` would refuse before its fit, and return the warnings; leave nothing in `out`.
 
@@ -45,16 +47,21 @@ def check(
     """
     from gliodil.data.registration.prepare import needs_tissue
     from gliodil.inference.case import set_up
+    from gliodil.planning.clinic import check_frames
     from gliodil.planning.resected import as_before_surgery
     from gliodil.planning.rules import get_rule
     from gliodil.reporting.folder import plan_folder
 
+    if clinic is not None:
+        patient = replace(patient, places=(*patient.places, *clinic.files.values()))
     with naming(patient), plan_folder(patient, out, overwrite=overwrite):
         planned = check_request(
             patient, config=config, rule=rule, organs=organs, exclude=exclude, register=register
         )
         if relate:
             related = on_planning_ct(patient, rule)
+            if clinic is not None:
+                check_frames(related, clinic)
             planned = (*planned, *ct_sentences(related), *related.warnings[len(patient.warnings) :])
         if needs_tissue(patient):  # what maps that are to be made will be like is only known then
             return planned

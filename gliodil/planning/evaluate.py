@@ -23,6 +23,7 @@ from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError
 from gliodil.planning.coverage import Coverage, coverage, recurrence_masks
 from gliodil.planning.distance import distance_from, orthogonal_spacing
+from gliodil.planning.plans import FURTHER
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,9 @@ def evaluate_recurrence(
     placed = onto_plan(found, grid)
     notes = (*notes, *_check_place(found, placed, meaning, out))
     masks = {name: volume.data > 0 for name, volume in plans.items()}
+    for name in FURTHER:  # the clinic's CTV, and those of its volume
+        if (file := out / f"ctv_{name}.nii.gz").is_file():
+            masks[name] = read_nifti(file, kind="label").data > 0
     result = coverage(placed, masks, meaning)
     assert result is not None
     return Evaluation(result, placed, notes)

@@ -25,7 +25,7 @@ from gliodil.data.patient import Patient
 from gliodil.data.shapes import carry_mask
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError
-from gliodil.planning.ctv import model_ctv
+from gliodil.planning.clean import Cleaning, clean_ctv
 from gliodil.planning.distance import Box, Mask, bounding_box, distance_from
 from gliodil.planning.plans import Plans, Targets
 
@@ -190,7 +190,17 @@ def _carried(
     first = inside if plans.rank == "reach" else np.zeros_like(inside)
     if holding is not None:
         first = first | holding["ctv_model"]
-    masks["ctv_model"] = _model(targets, plans.brain, brain, first, gtv, masks["ctv_standard"], grid, link)
+    masks["ctv_model"] = _model(
+        targets,
+        plans.brain,
+        brain,
+        first,
+        gtv,
+        masks["ctv_standard"],
+        grid,
+        link,
+        Cleaning.of(plans.rule),
+    )
     for name, volume in targets.ptv.items():
         masks[f"ptv_{name}"] = carry_mask(volume, grid, link.matrix) | masks[f"ctv_{name}"]
     return masks
@@ -205,8 +215,9 @@ def _model(
     standard: Mask,
     grid: Volume,
     link: Link,
+    cleaning: Cleaning,
 ) -> Mask:
-    """Return as many voxels of the CT as the standard CTV has: those that the carried ranking puts first."""
+    """Return as many voxels of the CT as the standard CTV has: those that the carried ranking puts first, cleaned."""
     assert targets.order is not None
     assert brain_mr is not None
     order = targets.order.with_data(_filled_in(targets.order.data, brain_mr.data > 0))
@@ -216,7 +227,15 @@ def _model(
     carried[first[box]] = np.finfo(np.float32).max
     distance = distance_from(gtv[box], grid.spacing)
     model = np.zeros(grid.shape, bool)
-    model[box] = model_ctv(carried, brain[box], distance, int(np.count_nonzero(standard)))
+    model[box] = clean_ctv(
+        carried,
+        brain[box],
+        distance,
+        int(np.count_nonzero(standard)),
+        spacing=grid.spacing,
+        cleaning=cleaning,
+        keep=first[box] | gtv[box],
+    )
     return model
 
 

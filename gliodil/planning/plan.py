@@ -16,6 +16,7 @@ from gliodil.data.volume import Volume
 from gliodil.errors import GliodilError, NumericsError
 from gliodil.inference.result import Fit
 from gliodil.planning.barriers import Domain, domain
+from gliodil.planning.clean import Cleaning, clean_ctv, islands_and_holes, last_density
 from gliodil.planning.coverage import coverage
 from gliodil.planning.crossings import crossings
 from gliodil.planning.ctv import compartments_mask, gtv_mask, model_ctv, ptv, standard_ctv
@@ -124,7 +125,7 @@ def _plan(
         ranking = Ranking(np.where(patient.cavity, ABOVE_ANY_DENSITY, density.data))
     else:
         ranking = Ranking(density.data)
-    full = _targets(grid, gtv, brain, where, ranking, distance, rule.margin_mm, rule.ptv_mm)
+    full = _targets(grid, gtv, brain, where, ranking, distance, rule.margin_mm, rule)
     initial = None
     if rule.initial is not None:
         margin_mm = rule.initial.margin_mm
@@ -137,7 +138,7 @@ def _plan(
             first = Ranking(
                 np.where(full.ctv["model"].data > 0, ABOVE_ANY_DENSITY, first.order), first.reach_mm
             )
-        initial = _targets(grid, gtv1, brain, where, first, distance, margin_mm, rule.ptv_mm, within=full)
+        initial = _targets(grid, gtv1, brain, where, first, distance, margin_mm, rule, within=full)
     for targets in filter(None, (full, initial)):
         _warn_cut(targets, rule.ptv_mm, warnings)
 
@@ -146,6 +147,8 @@ def _plan(
     if rank == "density":
         _warn_model(masks["model"], gtv & brain, grid.with_data(ranking.order, kind="scalar"), warnings)
     calibrated = set(rule.gtv) <= CALIBRATED
+    # What the ranking says of the CTV's end holds for the cut it makes, not for what cleaning adds to it.
+    ranked = model_ctv(ranking.order, brain, distance, int(np.count_nonzero(masks["model"])))
     named = full.named() | (initial.named("initial") if initial is not None else {})
     for warning in warnings:
         logger.warning("%s: %s", patient.identity, warning)
@@ -175,8 +178,10 @@ def _plan(
         rank=rank,
         reach=reach_volume(ranking, grid),
         probability=probability_volume(ranking, gtv, grid) if calibrated else None,
-        ctv_end=ctv_end(ranking, masks["model"], density.data, calibrated=calibrated),
+        ctv_end=ctv_end(ranking, ranked, density.data, calibrated=calibrated),
         order=full.order,
+        contours=islands_and_holes({**masks, "as_ranked": ranked}, brain, orthogonal_spacing(grid.affine)),
+        last_density=last_density(ranking.order, masks["model"], density.data),
     )
 
 
@@ -188,7 +193,7 @@ def _targets(
     ranking: Ranking,
     distance: NDArray[np.floating],
     margin_mm: float,
-    ptv_mm: float,
+    rule: PlanRule,
     *,
     within: Targets | None = None,
 ) -> Targets:
@@ -203,9 +208,17 @@ def _targets(
     trimmed = trimmed_ctv(gtv, where, standard, spacing, margin_mm)
     if within is not None:
         trimmed |= within.ctv["trimmed"].data > 0
-    model = model_ctv(ranking.order, brain, distance, int(np.count_nonzero(standard)))
+    model = clean_ctv(
+        ranking.order,
+        brain,
+        distance,
+        int(np.count_nonzero(standard)),
+        spacing=spacing,
+        cleaning=Cleaning.of(rule),
+        keep=gtv if within is None else gtv | (within.ctv["model"].data > 0),
+    )
     masks = {"standard": standard, "trimmed": trimmed, "model": model}
-    grown = {name: ptv(m, spacing, ptv_mm) for name, m in masks.items() if m.any()} if ptv_mm > 0 else {}
+    grown = {n: ptv(m, spacing, rule.ptv_mm) for n, m in masks.items() if m.any()} if rule.ptv_mm > 0 else {}
     return Targets(
         gtv=_label(gtv, grid),
         ctv={name: _label(mask, grid) for name, mask in masks.items()},

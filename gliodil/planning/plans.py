@@ -16,6 +16,9 @@ from gliodil.planning.crossings import Crossings
 from gliodil.planning.rules import PlanRule
 from gliodil.planning.surfaces import margin_at, surface, write_surface
 
+FURTHER = ("clinic", "model_at_clinic", "isotropic_at_clinic")
+"""Plans there are besides if the clinic's CTV is given, see `clinic.py`."""
+
 OPTIONAL_FILES = (
     *(
         f"{kind}_{phase}{name}.nii.gz"
@@ -25,6 +28,7 @@ OPTIONAL_FILES = (
     "recurrence.nii.gz",
     "reach.nii.gz",
     "probability.nii.gz",
+    *(f"ctv_{name}.nii.gz" for name in FURTHER),
 )
 """What `Plans.save` writes under some rules, or with a follow-up, only."""
 
@@ -116,6 +120,13 @@ class Plans:
         `reach_mm`, `probability` and `density` at the model CTV's last voxel; None where not known.
     order
         Scalar volume: what ranks the voxels of the model CTV, the higher the earlier; finite in the brain only.
+    contours
+        Islands and holes of `standard`, `trimmed`, `model`, and of `as_ranked`: the model CTV before cleaning; see
+        `clean.py`.
+    last_density
+        Lowest, median and highest density of the model CTV's last voxels: the 1 % its ranking puts last.
+    further
+        The clinic's CTV, and model and isotropic CTV of its volume, see `clinic.py` (uint8); empty without one.
     """
 
     rule: PlanRule
@@ -144,6 +155,9 @@ class Plans:
     probability: Volume | None = None
     ctv_end: Mapping[str, float | None] = field(default_factory=dict)
     order: Volume | None = None
+    contours: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    last_density: Mapping[str, float] = field(default_factory=dict)
+    further: Mapping[str, Volume] = field(default_factory=dict)
 
     def save(self, folder: Path | str) -> tuple[Path, ...]:
         """Write volumes and surfaces into `folder` under the names of the contract; return the paths.
@@ -175,6 +189,7 @@ class Plans:
             if volume is not None
         }
         more = {f"ptv_{name}": volume for name, volume in self.ptv.items()}
+        more |= {f"ctv_{name}": volume for name, volume in self.further.items()}
         if self.initial is not None:
             more |= self.initial.named("initial")
         volumes |= {name: (v, np.uint8) for name, v in more.items() if f"{name}.nii.gz" in OPTIONAL_FILES}

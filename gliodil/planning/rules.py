@@ -8,7 +8,7 @@ volume: where invisible cells are presumed) reaches beyond it, what stops it, an
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,10 @@ RULES: Mapping[str, PlanRule]
 
 COMPARTMENTS = ("enhancing", "necrotic", "oedema", "cavity")
 BARRIERS = ("csf", "ventricles", "brain-surface", "falx", "tentorium")
+LARGEST_SMOOTHING_MM = 10.0
+"""Largest standard deviation [mm] that model CTVs are smoothed with."""
+LARGEST_SPECK_MM3 = 10_000.0
+"""Largest island or hole [mm³] that may be asked to go: one of 27 mm across is a target of its own."""
 SCANS = ("pre-operative", "post-operative")
 
 
@@ -75,6 +79,10 @@ class PlanRule:
         The brain's surface has none.
     ptv_mm
         Isotropic margin of the PTV beyond the CTV [mm]; 0: no PTV.
+    smoothing_mm
+        Standard deviation of the Gaussian that smooths the model CTV at its volume [mm], see `clean.py`; 0: none.
+    min_island_mm3, min_hole_mm3
+        Smallest island that stays in the model CTV and smallest hole that is left in it [mm³]; 0: any.
     exclude_organs
         Organs that no CTV enters, if masks of them are given and the GTV does not invade them.
     dose
@@ -95,6 +103,9 @@ class PlanRule:
     scan: str = "pre-operative"
     reach_mm: Mapping[str, float] = field(default_factory=dict)
     ptv_mm: float = 0.0
+    smoothing_mm: float = 2.0
+    min_island_mm3: float = 500.0
+    min_hole_mm3: float = 500.0
     exclude_organs: tuple[str, ...] = ()
     dose: str = ""
     initial: Phase | None = None
@@ -110,6 +121,13 @@ class PlanRule:
         for reach in self.reach_mm.values():
             self._length("reach_mm", reach, may_be_zero=True)
         self._length("ptv_mm", self.ptv_mm, may_be_zero=True)
+        if not 0 <= self.smoothing_mm <= LARGEST_SMOOTHING_MM:
+            expected = f"a length between 0 and {LARGEST_SMOOTHING_MM:g} mm"
+            raise self._invalid("smoothing_mm", expected, self.smoothing_mm)
+        for key in ("min_island_mm3", "min_hole_mm3"):
+            if not 0 <= getattr(self, key) <= LARGEST_SPECK_MM3:
+                expected = f"a volume between 0 and {LARGEST_SPECK_MM3:g} mm3"
+                raise self._invalid(key, expected, getattr(self, key))
         self._among("verify", self.verify, [f.name for f in fields(self)], may_be_empty=True)
         if self.initial is not None:
             self._among("initial.gtv", self.initial.gtv, COMPARTMENTS)
@@ -154,6 +172,18 @@ def get_rule(name: str) -> PlanRule:
             found=name,
         )
     return rules[name]
+
+
+def with_ptv(rule: PlanRule, ptv_mm: float) -> PlanRule:
+    """Return a rule with another PTV margin [mm], which its version then names.
+
+    Raises
+    ------
+    InputError
+        If it is no length.
+    """
+    changed = replace(rule, ptv_mm=ptv_mm)
+    return rule if ptv_mm == rule.ptv_mm else replace(changed, version=f"{rule.version}, PTV {ptv_mm:g} mm")
 
 
 def parse_rule(text: str) -> PlanRule:

@@ -29,6 +29,7 @@ from gliodil.reporting.report import render_report
 from gliodil.reporting.viewer import save_viewer
 
 if TYPE_CHECKING:
+    from gliodil.planning.dose import DoseFigures
     from gliodil.planning.on_ct import PlansOnCT
     from gliodil.planning.plans import Plans
 
@@ -120,6 +121,8 @@ def write_plan_folder(
     log_text: str | Callable[[], str] = "",
     organs: Mapping[str, Volume] | None = None,
     keyholes: bool = False,
+    dose: DoseFigures | None = None,
+    clinic_files: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write plans, figures, metrics, provenance, log and report; return the path of the report.
 
@@ -145,9 +148,10 @@ def write_plan_folder(
         Content of `log.txt`; a function is called last, so that it can hold what this one logs.
     keyholes
         Tie holes of contours to their island, see `gliodil.planning.export.export_plan`.
-
     organs
         Masks of organs by name, to be recorded among the inputs.
+    dose, clinic_files
+        Figures of the clinic's dose, and files of the clinic's plan, to be recorded likewise.
 
     Raises
     ------
@@ -180,6 +184,7 @@ def write_plan_folder(
                 task.result()
         provenance = build_provenance(patient, fit, config=config)
         files = {f"organ {name}": v.path for name, v in (organs or {}).items() if v.path is not None}
+        files |= {f"clinic {name}": path for name, path in (clinic_files or {}).items()}
         provenance["inputs"] += [input_record(key, path) for key, path in files.items()]
         write_json(provenance, partial / "provenance.json")
         if prepared is not None:
@@ -195,6 +200,7 @@ def write_plan_folder(
             exported=exported,
             preprocessing=prepared.record or None if prepared else None,
             ct=ct,
+            dose=dose,
         )
         write_json(metrics, partial / "metrics.json")
         render_report(partial)

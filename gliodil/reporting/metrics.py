@@ -18,6 +18,7 @@ from gliodil.reporting.jsonable import jsonable
 from gliodil.reporting.summary import summary
 
 if TYPE_CHECKING:
+    from gliodil.planning.dose import DoseFigures
     from gliodil.planning.export import Exported
     from gliodil.planning.plans import Plans
 
@@ -49,6 +50,7 @@ def build_metrics(
     exported: Exported | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     ct: Mapping[str, Any] | None = None,
+    dose: DoseFigures | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -69,8 +71,12 @@ def build_metrics(
         How brain mask and tissue maps were made, where they were not given.
     ct
         What was written on the planning CT (``reporting.ct``), with its `warnings`.
+    dose
+        Figures of the clinic's dose.
     """
     notes = (*(() if exported is None else exported.warnings), *(() if ct is None else ct["warnings"]))
+    if dose is not None:
+        notes += tuple(f"no dose of {name}: {why}" for name, why in dose.missing.items())
     acceptance = accept(patient, fit, plans, registration=preprocessing)
     if not acceptance.accepted:
         notes = (f"Not accepted: {'; '.join(acceptance.reasons)}.", *notes)
@@ -93,6 +99,9 @@ def build_metrics(
             "scan": plans.rule.scan,
             "reach_mm": plans.rule.reach_mm,
             "ptv_mm": plans.rule.ptv_mm,
+            "smoothing_mm": plans.rule.smoothing_mm,
+            "min_island_mm3": plans.rule.min_island_mm3,
+            "min_hole_mm3": plans.rule.min_hole_mm3,
             "dose": plans.rule.dose,
             "verify": plans.rule.verify,
             "gtv_ml": plans.gtv_ml,
@@ -103,6 +112,8 @@ def build_metrics(
         "rank": plans.rank,
         "ctv_end": dict(plans.ctv_end),
         "level_at_ctv_end": plans.ctv_end.get("density"),
+        "contours": plans.contours,
+        "last_density": plans.last_density,
         "probability": None
         if plans.probability is None
         else {"of": MEANING, "patients": PATIENTS, "source": SOURCE, "coefficients": COEFFICIENTS},
@@ -150,6 +161,7 @@ def build_metrics(
         "dicom": None if exported is None else exported.to_dict(),
         "frames": [] if patient.planning is None else patient.planning.links.to_records(),
         "ct": None if ct is None else {key: value for key, value in ct.items() if key != "warnings"},
+        "dose": None if dose is None else dose.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},
         "comparison": comparison,
         "preprocessing": preprocessing,

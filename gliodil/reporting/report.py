@@ -20,6 +20,7 @@ from gliodil.reporting.crossing_words import crossing_rows, crossing_sentences
 from gliodil.reporting.ct_words import ct_rows, ct_sentence
 from gliodil.reporting.figures import FIGURES
 from gliodil.reporting.jsonable import read_json
+from gliodil.reporting.target_words import clinic_rows, contour_rows, dose_rows
 from gliodil.reporting.viewer import VIEWER_FILE, niivue_bundle
 
 TEMPLATE = "report.html.j2"
@@ -128,6 +129,10 @@ def _values(metrics: Mapping[str, Any], provenance: Mapping[str, Any], figures: 
             (wording.TERM_NAMES.get(key, key), value)
             for key, value in _ordered(metrics["loss"]["terms"], wording.TERM_NAMES)
         ],
+        "contour_rows": contour_rows(metrics),
+        "clinic_rows": clinic_rows(metrics),
+        "dose": metrics.get("dose"),
+        "dose_rows": dose_rows(metrics),
         "ct_sentence": ct_sentence(metrics),
         "ct_rows": ct_rows(metrics),
         "truth": [(TRUTH_NAMES.get(key, key), value) for key, value in (metrics["truth"] or {}).items()],

@@ -38,7 +38,7 @@ class List:
     of: Any
 
 
-_PLANS = {"standard": NUMBER, "trimmed": NUMBER, "model": NUMBER}
+_PLANS = {"standard": NUMBER, "trimmed": NUMBER, "model": NUMBER, "*": NUMBER}
 _COVERAGE = {"enhancing": Maybe(_PLANS), "any": Maybe(_PLANS)}
 _AMOUNT = Maybe((int, float, list))
 _PARAMETER = {"value": _AMOUNT, "low": _AMOUNT, "high": _AMOUNT, "unit": str}
@@ -85,6 +85,16 @@ METRICS = {
     "rank?": str,
     "ctv_end?": Each(Maybe(NUMBER)),
     "level_at_ctv_end?": Maybe(NUMBER),
+    "contours?": Each(Each(Maybe(NUMBER))),
+    "last_density?": Each(NUMBER),
+    "dose?": Maybe(
+        {
+            "prescription_gy": Maybe(NUMBER),
+            "structures": Each(Each(Maybe(NUMBER))),
+            "cells": Maybe(Each(Maybe(NUMBER))),
+            "missing": Each(str),
+        }
+    ),
     "probability?": Maybe({"patients": int, "source": str}),
     "wall_s": Maybe(NUMBER),
     "peak_memory_mb": Maybe(NUMBER),

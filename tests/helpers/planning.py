@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,7 @@ def ball_volumes(spacing: tuple[float, float, float] = (4.0, 4.0, 4.0)) -> dict[
 
 
 def write_structures(
-    path: Path, series: Sequence[Path], centre: np.ndarray, radius: float, frame: str
+    path: Path, series: Sequence[Path], centre: np.ndarray, radius: float, frame: str, name: str = "GTV"
 ) -> Path:
     """Write the circles of a ball (RAS mm) on the axial slices of a series as RTSTRUCT; not through the product."""
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in series]
@@ -152,8 +152,12 @@ def write_structures(
     referenced.FrameOfReferenceUID, referenced.RTReferencedStudySequence = frame, [study]
     data.ReferencedFrameOfReferenceSequence = [referenced]
     roi, drawn, seen = Dataset(), Dataset(), Dataset()
-    roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = 1, "GTV", frame
-    seen.ObservationNumber, seen.ReferencedROINumber, seen.RTROIInterpretedType = 1, 1, "GTV"
+    roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = 1, name, frame
+    seen.ObservationNumber, seen.ReferencedROINumber, seen.RTROIInterpretedType = (
+        1,
+        1,
+        name[:3] if name[1:3] == "TV" else "",
+    )
     drawn.ReferencedROINumber, drawn.ContourSequence = 1, []
     turn = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     for header in headers:
@@ -174,6 +178,42 @@ def write_structures(
             drawn.ContourSequence.append(contour)
     data.StructureSetROISequence, data.ROIContourSequence = [roi], [drawn]
     data.RTROIObservationsSequence = [seen]
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def write_dose(
+    path: Path,
+    function: Callable[[np.ndarray], np.ndarray],
+    centre: np.ndarray,
+    frame: str,
+    *,
+    half_mm: float = 60.0,
+    spacing: float = 2.5,
+    patient: str = IDENTIFIERS["PatientID"],
+) -> Path:
+    """Write an RTDOSE whose values [Gy] are a function of the place (RAS mm), on a cube about a centre (RAS mm)."""
+    steps = np.arange(-half_mm, half_mm + spacing / 2, spacing)
+    low = np.asarray(centre) * (-1, -1, 1) - half_mm
+    z, y, x = np.meshgrid(*(low[axis] + half_mm + steps for axis in (2, 1, 0)), indexing="ij")
+    values = function(np.stack([-x, -y, z], -1))
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.3.4.7"
+    data.Modality, data.PatientID, data.FrameOfReferenceUID = "RTDOSE", patient, frame
+    data.SeriesInstanceUID, data.StudyInstanceUID = "1.2.3.4.8", "1.2.826.0.1.3680043.8.498.1"
+    data.DoseUnits, data.DoseType, data.DoseSummationType = "GY", "PHYSICAL", "PLAN"
+    data.ImagePositionPatient = [f"{value:.6g}" for value in low]
+    data.ImageOrientationPatient, data.PixelSpacing = [1, 0, 0, 0, 1, 0], [spacing, spacing]
+    data.GridFrameOffsetVector = [float(step) for step in steps + half_mm]
+    data.NumberOfFrames = data.Rows = data.Columns = len(steps)
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated = data.BitsStored = 32
+    data.HighBit, data.DoseGridScaling = 31, "1e-6"
+    data.PixelData = np.round(values * 1e6).astype("<u4").tobytes()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID

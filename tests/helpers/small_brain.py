@@ -10,7 +10,7 @@ from gliodil.data.volume import Volume
 from gliodil.planning import PlanRule
 
 SHAPE, SPACING = (36, 34, 32), (1.0, 1.0, 1.5)
-RULE = PlanRule("test-6mm", "1", margin_mm=6.0)
+RULE = PlanRule("test-6mm", "1", margin_mm=6.0, smoothing_mm=0.0, min_island_mm3=0.0, min_hole_mm3=0.0)
 
 
 def radius(centre=(18, 17, 16)) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import replace
 
 import meshio
 import nibabel as nib
@@ -19,7 +20,8 @@ from gliodil.planning import PlanRule, get_rule, plan
 
 SHAPE = (48, 44, 36)
 LPS = np.array([[-1.0, 0, 0, 20], [0, -1, 0, 30], [0, 0, 1.2, -15], [0, 0, 0, 1]])
-RULE = PlanRule("test-6mm", "1", margin_mm=6.0)
+AS_RANKED = {"smoothing_mm": 0.0, "min_island_mm3": 0.0, "min_hole_mm3": 0.0}
+RULE = PlanRule("test-6mm", "1", margin_mm=6.0, **AS_RANKED)
 FILES = {
     "gtv.nii.gz": np.uint8,
     "brain.nii.gz": np.uint8,
@@ -299,7 +301,8 @@ def test_published_patient(shared_data):
     files = tissue | {key: folder / f"{name}.nii.gz" for key, name in files.items()}
     patient = load_patient(files=files, labels="gliodil", identity="001")
     published = np.asarray(nib.load(folder / "recurrencePrediction.nii.gz").dataobj) > 0
-    found = plan(patient, Volume(published.astype(np.float32), patient.affine, kind="scalar"))
+    density = Volume(published.astype(np.float32), patient.affine, kind="scalar")
+    found = plan(patient, density, rule=replace(get_rule("benchmark-15mm"), **AS_RANKED))
     standard = np.asarray(nib.load(folder / "standardPlan.nii.gz").dataobj) > 0
     assert np.array_equal(found.standard.data > 0, standard)
     assert found.model.data.sum() == 350_794
@@ -307,3 +310,19 @@ def test_published_patient(shared_data):
     assert published.sum() == 350_783
     assert not (published & (found.model.data == 0)).any()
     assert 0.8 < found.volumes_ml["ctv_trimmed"] / found.volumes_ml["ctv_standard"] < 0.95
+
+
+def test_a_rule_cleans_the_model_ctv_alone_and_at_its_volume():
+    ranked, cleaned = (
+        _plan(_arrays(), rule=replace(RULE, smoothing_mm=mm, min_island_mm3=mm * 50, min_hole_mm3=mm * 50))
+        for mm in (0.0, 1.5)
+    )
+    assert np.array_equal(ranked.standard.data, cleaned.standard.data)
+    assert np.array_equal(ranked.trimmed.data, cleaned.trimmed.data)
+    assert not np.array_equal(ranked.model.data, cleaned.model.data)
+    assert cleaned.equal_volume_voxel_difference == 0
+    assert cleaned.ctv_end == ranked.ctv_end
+    assert cleaned.contours["as_ranked"] == ranked.contours["model"]
+    assert cleaned.contours["model"]["smallest_island_mm3"] >= 75
+    assert cleaned.contours["model"]["holes"] <= ranked.contours["model"]["holes"]
+    assert 0 <= ranked.last_density["low"] <= ranked.last_density["high"] < 1

@@ -136,7 +136,7 @@ def test_the_first_screen_says_what_must_not_be_missed(render):
     for phrase in (
         "Patient sub-01",
         "Research use only. Not a medical device.",
-        "Rule benchmark-15mm, version 1.0.",
+        "Rule benchmark-15mm, version 1.1.",
         "grown by 15 mm",
         "Accepted.",
         "At the standard CTV",
