@@ -18,7 +18,6 @@ from gliodil.reporting.panels import background, difference_figure, plans_figure
 from gliodil.reporting.style import STRUCTURES, new_figure, save_figure
 from gliodil.reporting.tissue import tissue_figure
 
-
 ON_CT = {"ct_bone", "ct_checkerboard"}
 """Drawn where there is a planning CT (tests/cli/test_cli_planning_ct.py)."""
 
