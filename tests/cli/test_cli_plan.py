@@ -89,8 +89,10 @@ def check_contract(folder: Path, reference: Path) -> dict:
     assert set(np.unique(model)) == {0, 1}
     assert not (trimmed & ~standard).any()
     reach, brain = voxels(folder, "reach"), voxels(folder, "brain") > 0
-    assert reach[model > 0].max() <= reach[brain & (model == 0)].min()
-    assert metrics["ctv_end"]["reach_mm"] == pytest.approx(reach[model > 0].max())
+    # The nearest voxels by reach, but for the specks and pin-holes that cleaning exchanges.
+    end = np.sort(reach[brain])[np.count_nonzero(model) - 1]
+    assert (reach[model > 0] <= end).mean() > 0.97
+    assert metrics["ctv_end"]["reach_mm"] == pytest.approx(end)
     assert metrics["level_at_ctv_end"] == metrics["ctv_end"]["density"]
     assert set(metrics["acceptance"]) == {"accepted", "reasons"}
     assert metrics["summary"].startswith("At the standard CTV's volume")
