@@ -135,7 +135,7 @@ def _scanned(t1: Volume, affine: np.ndarray, slices: int, parts: int) -> Volume:
 
 def pair(data: Path) -> int:
     """The simulated DICOM pair: the product's registration against the map it was made with."""
-    from gliodil.data.dicom.series import find_series
+    from gliodil.data.dicom.scan import find_series
 
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(data / "ct" / "pair_mr_ct.tar.gz") as archive:

@@ -70,7 +70,7 @@ for k in range(pixels.shape[2]):
 # the exported DICOM itself.
 
 # %%
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 
 for found in find_series(folder):
     print(found)

@@ -68,9 +68,8 @@ def fingerprint(
     if patient.planning is not None:
         for path in (*patient.planning.series.files, *patient.planning.registrations):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    digest.update(
-        patient.segmentation.data.tobytes()
-    )  # what was read of the file depends on more than the file
+    # What was read of the segmentation's file depends on more than the file.
+    digest.update(patient.segmentation.data.tobytes())
     masks = {f"organ {name}": volume for name, volume in (organs or {}).items()}
     for role, volume in sorted({"seg": patient.segmentation, **patient.volumes, **masks}.items()):
         digest.update(role.encode())

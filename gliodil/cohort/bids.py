@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.discover import FILE_ROLES, role_of_name
-from gliodil.data.gate import EMPTY, Tree, look_through, read_json
+from gliodil.data.gate import read_json
 from gliodil.data.nifti import is_nifti_name
+from gliodil.data.tree import EMPTY, Tree, look_through
 from gliodil.errors import InputError
 
 DESCRIPTION = "dataset_description.json"

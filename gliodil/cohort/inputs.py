@@ -21,8 +21,9 @@ from gliodil.cohort.layouts import find_entries, recognise
 from gliodil.cohort.patient_table import read_patients
 from gliodil.cohort.recipes import Recipe, get_recipe
 from gliodil.cohort.rows import Row, safe_name, short_hash
-from gliodil.data.gate import is_clutter, obstacle
+from gliodil.data.gate import obstacle
 from gliodil.data.nifti import is_nifti_name
+from gliodil.data.tree import is_clutter
 from gliodil.errors import InputError, visible
 from gliodil.planning.maps import check_map_name
 

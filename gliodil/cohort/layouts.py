@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.cohort.recipes import Patterns, Recipe, packaged
-from gliodil.data.gate import is_clutter
+from gliodil.data.tree import is_clutter
 from gliodil.errors import InputError
 
 logger = logging.getLogger(__name__)

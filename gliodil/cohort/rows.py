@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gliodil.data.load import choose_inputs
+from gliodil.data.choose import choose_inputs
 from gliodil.data.patient import Patient, load_patient
 from gliodil.errors import GliodilError, InputError
 

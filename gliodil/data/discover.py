@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gliodil.data.dicom.headers import is_dicom
-from gliodil.data.gate import Tree, look_through
 from gliodil.data.nifti import is_nifti_name
+from gliodil.data.tree import Tree, look_through
 from gliodil.errors import InputError
 
 FILE_ROLES = (

@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gliodil.data.dicom.compartments import Meanings, NamedMask, label_map
-from gliodil.data.dicom.headers import is_dicom, quietly, read_header, require_pydicom, text
+from gliodil.data.dicom.headers import is_dicom, quietly, require_pydicom
 from gliodil.data.frames import FrameGraph
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
+from gliodil.data.segmentation import segmentation_header
 from gliodil.data.volume import Volume
-from gliodil.errors import GliodilError, ImageFileError, LabelError
+from gliodil.errors import GliodilError, LabelError
 
 _LATER = re.compile(
     r"\b(recurren\w*|recidiv\w*|recidief\w*|rezidiv\w*|relaps\w*|progress\w*|recaida\w*|recrudescen\w*|nawrot\w*)"
@@ -75,23 +77,17 @@ def read_follow_up(
         return FollowUp(volume, volume.notes)
     require_pydicom()
     with quietly():
-        header = read_header(path)
-        modality = "" if header is None else text(header, "Modality").upper()
-        if modality not in ("SEG", "RTSTRUCT"):
-            raise ImageFileError(
-                "The DICOM file is no segmentation.",
-                file=path,
-                expected="modality SEG or RTSTRUCT, or a NIfTI label map",
-                found=modality or "none",
-                remedy="give the labels of the recurrence, not its images",
-            )
-        read = _segments if modality == "SEG" else _structures
-        found = read(path, grid, frame, graph or FrameGraph(), Meanings(parts or {}))
+        header, modality = segmentation_header(path)
+        meanings = Meanings(parts or {})
+        if modality == "SEG":
+            found = _segments(path, frame, graph or FrameGraph(), meanings)
+        else:
+            found = _structures(path, header, grid, frame, meanings)
         return _labelled(*found, path=path, convention=convention)
 
 
 def _segments(
-    path: Path, grid: Volume, frame: str, graph: FrameGraph, meanings: Meanings
+    path: Path, frame: str, graph: FrameGraph, meanings: Meanings
 ) -> tuple[list[NamedMask], Meanings, tuple[str, ...]]:
     from gliodil.data.dicom.seg_reader import read_segments
 
@@ -107,11 +103,11 @@ def _segments(
 
 
 def _structures(
-    path: Path, grid: Volume, frame: str, graph: FrameGraph, meanings: Meanings
+    path: Path, header: Any, grid: Volume, frame: str, meanings: Meanings
 ) -> tuple[list[NamedMask], Meanings, tuple[str, ...]]:
     from gliodil.data.dicom.rtstruct_reader import read_structures, structure_frames
 
-    frames, _ = structure_frames(read_header(path))
+    frames, _ = structure_frames(header)
     meanings = _of_recurrence(list(frames), meanings, path)
     wanted = [name for name in frames if meanings.of(name) is not None]
     for name in wanted:  # contours lie on slices of their own, and are not carried

@@ -11,16 +11,16 @@ never shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gliodil.data.dicom.headers import is_dicom, read_header
+from gliodil.data.dicom.headers import is_dicom, item, read_header, text
 from gliodil.data.dicom.person import Person, person_of
 from gliodil.data.dicom.series import Series
 from gliodil.data.frames import FrameGraph, Link
 from gliodil.data.volume import Volume
-from gliodil.errors import GeometryError, InputError
+from gliodil.errors import InputError
 
 SAME_PATIENT = "--same-patient"
 """The option that states one person's identity where identifiers differ."""
@@ -28,22 +28,27 @@ SAME_PATIENT = "--same-patient"
 
 @dataclass(frozen=True)
 class Owned:
-    """Something of somebody: what it is called, its file, and whose it says it is."""
+    """Something of somebody: what it is called, its file, whose it says it is, and its frame of reference ("": none)."""
 
     name: str
     file: Path
     person: Person
+    frame: str = ""
 
     @classmethod
     def of_series(cls, role: str, series: Series) -> Owned:
         """Return what a series says."""
-        return cls(f"{role} ({series.name})", series.files[0], series.person)
+        return cls(f"{role} ({series.name})", series.files[0], series.person, series.frame_of_reference)
 
     @classmethod
     def of_file(cls, role: str, path: Path) -> Owned:
         """Return what a file says: nothing, if it is no DICOM."""
         header = read_header(path) if is_dicom(path) else None
-        return cls(f"{role} ({path.name})", path, Person() if header is None else person_of(header))
+        if header is None:
+            return cls(f"{role} ({path.name})", path, Person())
+        referenced = item(header, "ReferencedFrameOfReferenceSequence")
+        frame = text(header, "FrameOfReferenceUID") or text(referenced, "FrameOfReferenceUID")
+        return cls(f"{role} ({path.name})", path, person_of(header), frame)
 
 
 def require_one_patient(things: Iterable[Owned], *, stated: bool = False) -> None:
@@ -94,28 +99,3 @@ def carried(
         return image, None
     link = graph.require(image.frame, frame, what=what, file=file or image.path)
     return image.carried(link.matrix, frame), link
-
-
-def require_one_frame(frames: Mapping[str, str], *, file: Path, what: str) -> str:
-    """Return the frame that all of a file's parts refer to, "" if none states one.
-
-    Parameters
-    ----------
-    frames
-        Name of the part to its frame.
-
-    Raises
-    ------
-    GeometryError
-        If there are two.
-    """
-    stated = {name: frame for name, frame in frames.items() if frame}
-    if len(set(stated.values())) > 1:
-        raise GeometryError(
-            f"The {what} lies in two frames of reference.",
-            file=file,
-            expected="one frame, or a registration between the two (--reg FILE)",
-            found=", ".join(f"{name} in {frame}" for name, frame in stated.items()),
-            remedy="export structures of one series, or add the clinic's registration object",
-        )
-    return next(iter(stated.values()), "")

@@ -1,34 +1,32 @@
-"""From file names to checked volumes on one grid: the steps behind `load_patient`.
+"""From chosen files to checked volumes on one grid: the steps behind `load_patient`.
 
-choose files -> read segmentation -> labels -> read the others -> onto the segmentation's grid -> checks
+choose files (``choose``) -> read segmentation -> labels -> read the others -> onto the segmentation's grid -> checks
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from gliodil.data import checks
 from gliodil.data.barriers import resample_sheets
-from gliodil.data.dicom.headers import is_dicom, item, read_header, text
-from gliodil.data.dicom.inputs import IMAGE_ROLES, find_inputs, is_series, series_at, standing
+from gliodil.data.choose import ChosenInputs
+from gliodil.data.dicom.inputs import IMAGE_ROLES
 from gliodil.data.dicom.series import Series
-from gliodil.data.discover import FILE_ROLES, FoundFiles, find_files
 from gliodil.data.follow_up import read_follow_up
 from gliodil.data.frames import FrameGraph, Link
-from gliodil.data.identity import Owned, carried, require_one_patient
+from gliodil.data.identity import carried
 from gliodil.data.label_check import check_labels, detect_convention
 from gliodil.data.labels import LabelConvention, get_convention
 from gliodil.data.nifti import read_nifti
-from gliodil.data.planning_ct import PlanningCT, choose_ct, registrations, related
+from gliodil.data.planning_ct import PlanningCT, related
 from gliodil.data.rim_filling import fill_rims
 from gliodil.data.segmentation import read_mask, read_segmentation
 from gliodil.data.shapes import carry_labels
 from gliodil.data.volume import Volume
-from gliodil.errors import InputError
 
 TISSUES = ("wm", "gm", "csf")
 
@@ -50,27 +48,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class ChosenInputs:
-    """What is read for a patient."""
-
-    files: Mapping[str, Path]
-    """Input to file; for a DICOM series the file of its first slice."""
-    series: Mapping[str, Series]
-    """The inputs that are DICOM series, the reference first."""
-    others: tuple[Series, ...]
-    """Series of the folder that are no input; a segmentation may have been drawn on one."""
-    warnings: tuple[str, ...]
-    planning: PlanningCT | None = None
-    """The planning CT, if there is one."""
-    graph: FrameGraph = field(default_factory=FrameGraph)
-    """How frames of reference lie to each other, by the clinic's registration objects."""
-    parts: Mapping[str, str] = field(default_factory=dict)
-    """What structures are, by name, where the user says it."""
-    to_align: bool = False
-    """Whether images are registered later: coordinates of other frames then only have to be near."""
-
-
-@dataclass(frozen=True)
 class LoadedVolumes:
     """What `load_volumes` found; every volume lies on the segmentation's grid."""
 
@@ -80,112 +57,6 @@ class LoadedVolumes:
     sources: tuple[Source, ...]
     warnings: tuple[str, ...]
     planning: PlanningCT | None = None
-
-
-def choose_inputs(
-    folder: Path | None,
-    files: Mapping[str, Path | str],
-    *,
-    ct: Path | None = None,
-    reg: Sequence[Path] = (),
-    register: bool = False,
-    same_patient: bool = False,
-    parts: Mapping[str, str] | None = None,
-) -> ChosenInputs:
-    """Return what to read from a folder and from named files, which take precedence.
-
-    NIfTI files take precedence over DICOM series of the folder. `ct` and `reg` name the planning CT and the clinic's
-    registration objects, see ``planning_ct.choose_ct``; `register` says that images are aligned later, `same_patient`
-    that all is one person's whatever the identifiers.
-    """
-    if unknown := sorted(set(files) - set(FILE_ROLES)):
-        raise InputError(
-            "There is no input of that name.",
-            expected=", ".join(FILE_ROLES),
-            found=", ".join(unknown),
-            remedy="use one of these names",
-        )
-    named = {role: Path(path) for role, path in files.items()}
-    found = FoundFiles({}, (), ()) if folder is None else find_files(folder)
-    series = {r: series_at(p, r) for r, p in named.items() if r in IMAGE_ROLES and is_series(p)}
-    named |= {role: one.files[0] for role, one in series.items()}
-    if "seg" in named and named["seg"].is_dir():
-        named["seg"] = series_at(named["seg"], "seg").files[0]
-    taken = {path.resolve() for path in named.values()}
-    chosen = dict(named)
-    for role, paths in found.roles.items():
-        free = [path for path in paths if path.resolve() not in taken]
-        if role in named or not free:
-            continue
-        if len(free) > 1:
-            raise InputError(
-                f"Several files could be the {role} image.",
-                file=folder,
-                expected=f"one {role} image",
-                found=", ".join(_relative(path, folder) for path in free),
-                remedy=f"choose one with --{role} FILE",
-            )
-        chosen[role] = free[0]
-    others: tuple[Series, ...] = ()
-    warnings = []
-    found_ct: Mapping[str, tuple[Series, ...]] = {}
-    if folder is not None:
-        dicom = find_inputs(folder, given=chosen, taken=series.values())
-        others, warnings, found_ct = dicom.unused, list(dicom.notes), dicom.planning
-        chosen |= {role: one.files[0] for role, one in dicom.roles.items()}
-        series |= {role: one for role, one in dicom.roles.items() if role != "seg"}
-    clinics = registrations(reg, found_ct.get("reg", ()))
-    planning = choose_ct(ct, found_ct.get("ct", ()), folder, clinics)
-    if "seg" not in chosen:
-        seen = [f"{r}: {series[r].name if r in series else path.name}" for r, path in chosen.items()]
-        seen += [f"not used: {_relative(path, folder)}" for path in (*found.unknown, *found.outputs)]
-        seen += [f"not used: {one.name} ({standing(one)})" for one in others]
-        raise InputError(
-            "The tumour segmentation is missing.",
-            file=folder,
-            expected="a file named like seg, segm or segmentation, a DICOM SEG or an RTSTRUCT",
-            found="; ".join(seen) or "no files",
-            remedy="name it with --seg FILE",
-        )
-    by_file: dict[Path, str] = {}
-    for role, path in chosen.items():
-        if (other := by_file.setdefault(path.resolve(), role)) != role:
-            raise InputError(
-                "One file is given for two inputs.",
-                file=path,
-                expected="a file for each",
-                found=f"{other} and {role}",
-                remedy=f"give --{other} and --{role} a file each",
-            )
-    if left := [path for path in found.unknown if path.resolve() not in by_file]:
-        warnings.append("files with unknown role are not used: " + _listing(left, folder))
-    if left := [path for path in found.outputs if path.resolve() not in by_file]:
-        warnings.append("plans and predictions in the folder are not used: " + _listing(left, folder))
-    used = {role: series[role] for role in IMAGE_ROLES if role in series}
-    owned = [Owned.of_series(role, one) for role, one in used.items()]
-    owned += [] if planning is None else [Owned.of_series("planning CT", planning.series)]
-    owned += [Owned.of_file(role, path) for role, path in chosen.items() if role not in used]
-    require_one_patient(owned, stated=same_patient)
-    graph = clinics.graph
-    seen_series = (*used.values(), *others, *(() if planning is None else (planning.series,)))
-    warnings += clinics.unused(
-        [one.frame_of_reference for one in seen_series] + [_stated_frame(path) for path in chosen.values()]
-    )
-    if not register:
-        for role, note in _unrelated(used, graph, needed=("pet", *named)).items():
-            warnings.append(note)
-            others += (used.pop(role),)
-            del chosen[role]
-    return ChosenInputs(
-        {role: chosen[role] for role in FILE_ROLES if role in chosen},
-        used,
-        others,
-        tuple(warnings),
-        planning,
-        graph,
-        parts or {},
-        register,
-    )
 
 
 def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
@@ -245,7 +116,7 @@ def load_volumes(inputs: ChosenInputs, *, labels: str | None) -> LoadedVolumes:
 def _onto_mr(segmentation: Volume, planning: PlanningCT, inputs: ChosenInputs) -> tuple[Volume, PlanningCT]:
     """Return a segmentation that was drawn on the planning CT on the grid of the MR; any other as it is."""
     ct = planning.series.volume()
-    image = mr_image(inputs)
+    image = _mr_image(inputs)
     drawn_here = segmentation.frame == planning.frame if segmentation.frame else segmentation.same_grid(ct)
     if image is None or not drawn_here or segmentation.same_grid(image):
         return segmentation, planning
@@ -253,7 +124,7 @@ def _onto_mr(segmentation: Volume, planning: PlanningCT, inputs: ChosenInputs) -
     return carry_labels(segmentation, image, planning.related_link.inverse.matrix), planning
 
 
-def mr_image(inputs: ChosenInputs) -> Volume | None:
+def _mr_image(inputs: ChosenInputs) -> Volume | None:
     """Return the MR image that the model runs on, as it is on disk: the first there is of t1c, t1, flair, t2."""
     for role in ("t1c", "t1", "flair", "t2"):
         if role in inputs.series:
@@ -281,10 +152,9 @@ def _load(
     convention: LabelConvention,
 ) -> tuple[Volume, Source, tuple[str, ...]]:
     """Read one file or series, check it, and bring it onto the grid of the segmentation."""
-
     series = inputs.series.get(role)
     frame = segmentation.frame or _first_frame(inputs)  # NIfTI states none: it lies on the first image
-    graph = near(inputs, frame)
+    graph = _near(inputs, frame)
     said: tuple[str, ...] = ()
     later = None
     if role == "recurrence":
@@ -338,36 +208,6 @@ def _source(
     return Source(role, path, name, volume.shape, volume.spacing, volume.orientation, resampled, unit)
 
 
-def _unrelated(series: Mapping[str, Series], graph: FrameGraph, *, needed: Collection[str]) -> dict[str, str]:
-    """Return the images that nothing relates to the first one, with the sentence that says that they are left out.
-
-    An image that the plan rests on, or that was named, is refused instead.
-    """
-    notes: dict[str, str] = {}
-    if not series:
-        return notes
-    first, *others = series.items()
-    for role, one in others:
-        frame, wanted = one.frame_of_reference, first[1].frame_of_reference
-        if not frame or not wanted or graph.path(frame, wanted) is not None:
-            continue
-        if role in needed:
-            graph.require(frame, wanted, what=f"{role} image ({one.name})", file=one.files[0])
-        notes[role] = (
-            f"{one.name} is left out: it lies in another frame of reference than {first[1].name}, and nothing says how "
-            "they lie to each other (--reg FILE would, or --register)"
-        )
-    return notes
-
-
-def _stated_frame(path: Path) -> str:
-    """Return the frame of reference that a DICOM file states, "" for any other file."""
-    if not is_dicom(path) or (header := read_header(path)) is None:
-        return ""
-    referenced = item(header, "ReferencedFrameOfReferenceSequence")
-    return text(header, "FrameOfReferenceUID") or text(referenced, "FrameOfReferenceUID")
-
-
 def _into_frame(segmentation: Volume, inputs: ChosenInputs) -> tuple[Volume, list[str]]:
     """Return the segmentation on the images: drawn in another frame of reference, it is carried to theirs."""
     if not inputs.series or not segmentation.frame:
@@ -387,7 +227,7 @@ def _first_frame(inputs: ChosenInputs) -> str:
     return next((series.frame_of_reference for series in inputs.series.values()), "")
 
 
-def near(inputs: ChosenInputs, frame: str) -> FrameGraph:
+def _near(inputs: ChosenInputs, frame: str) -> FrameGraph:
     """Return the clinic's registrations and, where images are aligned later, frames as if they were one until then."""
     graph = inputs.graph
     if not inputs.to_align or not frame:
@@ -407,12 +247,3 @@ def _resampling_note(volume: Volume, segmentation: Volume) -> str:
     name = "image" if volume.path is None else volume.path.name
     how = "linearly" if volume.kind == "scalar" else "by nearest neighbour"
     return f"{name}: resampled {how} from {grid(volume)} to the segmentation's {grid(segmentation)}"
-
-
-def _relative(path: Path, folder: Path | None) -> str:
-    return str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else str(path)
-
-
-def _listing(paths: Sequence[Path], folder: Path | None) -> str:
-    shown = ", ".join(_relative(path, folder) for path in paths[:10])
-    return shown + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")

@@ -14,10 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gliodil.data.choose import choose_inputs
 from gliodil.data.dicom.series import Series
 from gliodil.data.discover import FILE_ROLES
+from gliodil.data.frames import FrameGraph
 from gliodil.data.labels import LabelConvention
-from gliodil.data.load import Source, brain_mask, choose_inputs, load_volumes
+from gliodil.data.load import Source, brain_mask, load_volumes
 from gliodil.data.planning_ct import PlanningCT
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, GliodilError, InputError
@@ -61,6 +63,8 @@ class Patient:
     """Where the tissue maps come from: files of this patient, or a template registered to an image."""
     planning: PlanningCT | None = None
     """The planning CT and how the MR lies to it; results are written on its slices too."""
+    graph: FrameGraph = field(default_factory=FrameGraph)
+    """How frames of reference lie to each other, by the clinic's registration objects."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "volumes", dict(self.volumes))
@@ -172,6 +176,11 @@ class Patient:
             found=", ".join(self.volumes) or "only the segmentation",
             remedy="give an MR image (--t1c PATH), or plan without the CT (--ct none)",
         )
+
+    @property
+    def links(self) -> FrameGraph:
+        """All links between frames: the clinic's, and that of a registered planning CT."""
+        return self.graph if self.planning is None else self.planning.links
 
     @property
     def pet(self) -> Volume | None:
@@ -310,6 +319,7 @@ def load_patient(
         places=(*places, *(() if loaded.planning is None else loaded.planning.places)),
         tissue_source=tissue_source,
         planning=loaded.planning,
+        graph=chosen.graph,
     )
 
 

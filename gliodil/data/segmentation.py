@@ -76,20 +76,32 @@ def read_segmentation(
         return ReadSegmentation(volume, notes=volume.notes)
     require_pydicom()
     with quietly():
-        header = read_header(path)
-        modality = "" if header is None else text(header, "Modality").upper()
-        if modality not in ("SEG", "RTSTRUCT"):
-            raise ImageFileError(
-                "The DICOM file is no segmentation.",
-                file=path,
-                expected="modality SEG or RTSTRUCT",
-                found=modality or "none",
-                remedy="name the segmentation with --seg FILE",
-            )
+        header, modality = segmentation_header(path)
         meanings = Meanings(parts or {})
         if modality == "SEG":
             return _from_seg(path, header, labels, series, image, meanings)
         return _from_structures(path, header, labels, series, image, graph or FrameGraph(), meanings)
+
+
+def segmentation_header(path: Path) -> tuple[Any, str]:
+    """Return the header of a DICOM SEG or RTSTRUCT and which of the two it is.
+
+    Raises
+    ------
+    ImageFileError
+        If it is neither.
+    """
+    header = read_header(path)
+    modality = "" if header is None else text(header, "Modality").upper()
+    if modality not in ("SEG", "RTSTRUCT"):
+        raise ImageFileError(
+            "The DICOM file is no segmentation.",
+            file=path,
+            expected="modality SEG or RTSTRUCT",
+            found=modality or "none",
+            remedy="give the labels, not the images",
+        )
+    return header, modality
 
 
 def read_mask(path: Path) -> Volume:

@@ -17,7 +17,8 @@ whatever else is there: it need not be closed by the target alone. Sizes in mm³
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,11 @@ class Cleaning:
     def of(cls, rule: PlanRule) -> Cleaning:
         """Return what a rule says."""
         return cls(rule.smoothing_mm, rule.min_island_mm3, rule.min_hole_mm3)
+
+    @classmethod
+    def recorded(cls, rule: Mapping[str, Any]) -> Cleaning:
+        """Return what `rule` in `metrics.json` says; plan folders of old were not cleaned."""
+        return cls(*(rule.get(field.name, 0.0) for field in fields(cls)))
 
     @property
     def nothing(self) -> bool:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from gliodil.data.dicom.headers import items, read_header, text
 from gliodil.data.dicom.rtdose import Dose, read_dose
 from gliodil.data.dicom.rtstruct_reader import read_structures, structure_frames
-from gliodil.data.frames import FrameGraph
 from gliodil.data.identity import Owned, require_one_patient
 from gliodil.data.shapes import carry_mask
 from gliodil.data.volume import Volume
@@ -219,13 +218,13 @@ def _matrix(patient: Patient, frame: str, what: str, file: Path | None) -> NDArr
     """Return world mm of the MR to world mm of a frame, 4x4."""
     planning = patient.planning
     if planning is not None:
-        onward = planning.links.require(planning.frame, frame, what=what, file=file)
+        onward = patient.links.require(planning.frame, frame, what=what, file=file)
         return np.asarray(onward.matrix @ planning.related_link.matrix)
     reference = patient.reference
     own = patient.segmentation.frame or ("" if reference is None else reference.frame_of_reference)
     if not own or not frame:
         return np.eye(4)  # NIfTI states no frame: it is taken to share that of what is given with it
-    return FrameGraph().require(own, frame, what=what, file=file).matrix
+    return patient.links.require(own, frame, what=what, file=file).matrix
 
 
 def _placed_ctv(patient: Patient, clinic: ClinicPlan) -> NDArray[np.bool_]:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from gliodil.data.nifti import read_nifti
 from gliodil.data.volume import Volume
 from gliodil.errors import InputError
+from gliodil.planning.clean import Cleaning, clean_ctv
 from gliodil.planning.coverage import coverage
-from gliodil.planning.ctv import model_ctv
 from gliodil.planning.distance import Mask, distance_from, orthogonal_spacing
 from gliodil.planning.equal_volume import MARGINS_MM, coverages
 from gliodil.planning.evaluate import label_meaning, onto_plan
@@ -70,9 +70,10 @@ def compare_maps(
         check_map_name(name)
         rankings[name] = put_first(first, read_map(path, grid, brain).data)
     voxels = int(np.count_nonzero(standard))
+    cleaning = Cleaning.recorded(metrics["rule"])
     ctvs = {"standard": standard, "model": model}
     ctvs |= {
-        name: model_ctv(ranking, brain, distance, voxels)
+        name: clean_ctv(ranking, brain, distance, voxels, spacing=spacing, cleaning=cleaning, keep=gtv)
         for name, ranking in rankings.items()
         if name in maps
     }

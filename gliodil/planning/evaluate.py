@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from gliodil.data.dicom.headers import read_header, text
 from gliodil.data.follow_up import read_follow_up
 from gliodil.data.identity import Owned, require_one_patient
 from gliodil.data.labels import LabelConvention, get_convention
@@ -87,12 +86,12 @@ def evaluate_recurrence(
     if isinstance(recurrence, Volume):
         found = recurrence
     else:
-        path, owner = Path(recurrence), _exported(out)
+        path, owner, frame = Path(recurrence), _exported(out), ""
         if owner is not None:
-            things = (Owned.of_file("plan", owner), Owned.of_file("recurrence", path))
-            require_one_patient(things, stated=same_patient)
+            planned = Owned.of_file("plan", owner)
+            frame = planned.frame
+            require_one_patient((planned, Owned.of_file("recurrence", path)), stated=same_patient)
         named = convention if isinstance(convention, str | None) else convention.name
-        frame = "" if owner is None else text(read_header(owner), "FrameOfReferenceUID")
         read = read_follow_up(path, grid, frame=frame, convention=named, parts=parts)
         found, notes = read.labels, read.notes
     meaning = label_meaning(found, convention)

@@ -159,7 +159,7 @@ def build_metrics(
         "organs_excluded": plans.organs_excluded,
         "crossings": None if plans.crossings is None else plans.crossings.to_dict(),
         "dicom": None if exported is None else exported.to_dict(),
-        "frames": [] if patient.planning is None else patient.planning.links.to_records(),
+        "frames": patient.links.to_records(),
         "ct": None if ct is None else {key: value for key, value in ct.items() if key != "warnings"},
         "dose": None if dose is None else dose.to_dict(),
         "truth": None if truth is None else {**dict.fromkeys(TRUTH_KEYS), **truth},

@@ -31,10 +31,10 @@ def test_compare_adds_one_file_and_shows_a_table(cli, planned, original, content
     found = json.loads((planned / "compare.json").read_text())
     same, known = found["plans"]["same"], found["plans"]["truth"]
     metrics = metrics_of(planned)
-    # The rule cleans the model CTV of specks; the cut of a map is compared as it is.
-    assert 0.98 < same["dice_with_model"] <= 1
-    assert same["gained_ml"] == pytest.approx(metrics["difference_ml"]["gained"], abs=3.0)
-    assert same["coverage"]["any"] == pytest.approx(metrics["coverage"]["any"]["model"], abs=0.02)
+    assert same["dice_with_model"] == 1
+    assert same["gained_ml"] == pytest.approx(metrics["difference_ml"]["gained"])
+    assert same["coverage"]["any"] == pytest.approx(metrics["coverage"]["any"]["model"])
+    assert same["margin_mm"]["left"] == pytest.approx(metrics["margin_mm"]["left"])
     assert 0.5 < known["dice_with_model"] < 1
     at = found["margins"]["margins_mm"].index(15.0)
     assert found["margins"]["coverage"]["isotropic"]["all"][at] == pytest.approx(

@@ -23,7 +23,7 @@ pydicom = pytest.importorskip("pydicom")
     ],
 )
 def test_names_are_taken_out_of_descriptions(name: str, called: str, shown: str) -> None:
-    from gliodil.data.dicom.headers import description
+    from gliodil.data.dicom.description import description
 
     header = pydicom.Dataset()
     header.SpecificCharacterSet = "ISO_IR 192"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dicom_fuzz import field_damage, mutate, outcome, read_everything, write_small
 
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 
 KINDS = ("files", "enhanced", "pet")
 

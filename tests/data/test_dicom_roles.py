@@ -11,7 +11,7 @@ from dicom_series import HALF_LIFE_S, SUV_FIELDS, ramp, suv_edit, write_series
 from pydicom.dataset import Dataset
 
 from gliodil.data.dicom.modality import role_of
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 
 
 def header(description: str = "", **fields: Any) -> Dataset:

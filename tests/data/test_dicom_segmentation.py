@@ -13,7 +13,7 @@ from dicom_series import write_series
 
 from gliodil.data import Volume, load_patient, write_nifti
 from gliodil.data.dicom.compartments import compartment_of
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 from gliodil.errors import GeometryError, ImageFileError, InputError, LabelError
 
 rtstruct = pytest.importorskip("gliodil.data.dicom.rtstruct")

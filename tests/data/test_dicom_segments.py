@@ -12,8 +12,8 @@ from dicom_series import write_series
 
 from gliodil.data import Volume, load_patient
 from gliodil.data.dicom.objects import image_source
+from gliodil.data.dicom.scan import find_series
 from gliodil.data.dicom.seg_reader import read_segments
-from gliodil.data.dicom.series import find_series
 from gliodil.data.segmentation import read_mask
 from gliodil.errors import ImageFileError, LabelError
 

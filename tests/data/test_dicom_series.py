@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from gliodil.data.dicom.geometry import POSITION_TOLERANCE_MM
-from gliodil.data.dicom.series import Series, find_series, scan_folder
+from gliodil.data.dicom.scan import find_series, scan_folder
+from gliodil.data.dicom.series import Series
 from gliodil.errors import GeometryError, ImageFileError, InputError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -12,7 +12,7 @@ from dicom_series import write_series
 from planning import rigid, write_reg
 
 from gliodil.data import Volume, load_patient, write_nifti
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 from gliodil.errors import GeometryError, InputError
 
 rtstruct = pytest.importorskip("gliodil.data.dicom.rtstruct")

@@ -9,7 +9,7 @@ import pytest
 from dicom_series import ramp, write_series
 
 from gliodil.data.dicom.pixels import MissingDecoderError
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 
 gdcm = pytest.importorskip("gdcm")
 SYNTAXES = (

@@ -19,7 +19,7 @@ from dicom_series import IDENTIFIERS, SUV_FIELDS, ramp, suv_edit, write_series
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from gliodil.data.dicom.series import find_series
+from gliodil.data.dicom.scan import find_series
 from gliodil.errors import GliodilError
 
 LIMIT_S = 20.0

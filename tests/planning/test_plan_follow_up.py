@@ -8,8 +8,8 @@ import pytest
 from dicom_series import write_series
 
 from gliodil.data.dicom.rtstruct import write_rtstruct
+from gliodil.data.dicom.scan import find_series
 from gliodil.data.dicom.seg import write_seg
-from gliodil.data.dicom.series import find_series
 from gliodil.data.nifti import write_nifti
 from gliodil.data.volume import Volume
 from gliodil.errors import GeometryError, InputError, LabelError

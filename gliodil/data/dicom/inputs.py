@@ -9,8 +9,9 @@ from pathlib import Path
 
 from gliodil.data.dicom.headers import is_dicom, require_pydicom
 from gliodil.data.dicom.modality import MODALITY_OF, MODALITY_ROLES
-from gliodil.data.dicom.series import Series, has_dicom, scan_folder
-from gliodil.data.gate import look_through
+from gliodil.data.dicom.scan import has_dicom, scan_folder
+from gliodil.data.dicom.series import Series
+from gliodil.data.tree import look_through
 from gliodil.errors import ImageFileError, InputError, MissingExtraError
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from gliodil import __version__
 from gliodil.data.dicom.headers import is_dicom, open_dicom, require_pydicom
 from gliodil.errors import GliodilError, ImageFileError
 
@@ -141,6 +142,18 @@ def encode(data: Any) -> bytes:
     stream = BytesIO()
     data.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
+
+
+def set_file_meta(data: Any, syntax: str) -> None:
+    """Set what the head of an object's file says: its class and name, how it is written, and by what."""
+    from pydicom.dataset import FileMetaDataset
+
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.file_meta.ImplementationClassUID = stable_uid("gliodil")
+    data.file_meta.ImplementationVersionName = f"GLIODIL_{__version__}"[:16]
 
 
 def stable_uid(*parts: str | bytes) -> str:

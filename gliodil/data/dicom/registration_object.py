@@ -30,6 +30,7 @@ from gliodil.data.dicom.objects import (
     header_access,
     moment,
     read_dataset,
+    set_file_meta,
     stable_uid,
 )
 from gliodil.data.dicom.reference import LPS_RAS, Reference
@@ -161,7 +162,7 @@ def write_registration(
 
 
 def _registration(link: Link, reference: Reference, moving: Sequence[Any], created: datetime | None) -> Any:
-    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.dataset import Dataset
     from pydicom.uid import ExplicitVRLittleEndian
 
     from gliodil import __version__
@@ -198,12 +199,7 @@ def _registration(link: Link, reference: Reference, moving: Sequence[Any], creat
     data.ReferencedSeriesSequence = [
         _series(headers) for headers in (reference.headers, moving) if len(headers) > 0
     ]
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.file_meta.ImplementationClassUID = stable_uid("gliodil")
-    data.file_meta.ImplementationVersionName = f"GLIODIL_{__version__}"[:16]
+    set_file_meta(data, ExplicitVRLittleEndian)
     return data
 
 

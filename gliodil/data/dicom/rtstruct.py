@@ -24,6 +24,7 @@ from gliodil.data.dicom.objects import (
     encode,
     header_access,
     moment,
+    set_file_meta,
     stable_uid,
 )
 from gliodil.data.dicom.reference import Reference, read_reference
@@ -105,7 +106,7 @@ def encode_rtstruct(
 def _structure_set(
     placed: Mapping[str, Volume], reference: Reference, *, keyholes: bool, created: datetime | None
 ) -> Any:
-    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.dataset import Dataset
     from pydicom.uid import ImplicitVRLittleEndian
 
     from gliodil import __version__
@@ -143,13 +144,8 @@ def _structure_set(
         data.StructureSetROISequence.append(_roi(number, name, reference))
         data.ROIContourSequence.append(_roi_contours(number, volume, reference, keyholes=keyholes))
         data.RTROIObservationsSequence.append(_observation(number, name))
-    data.file_meta = FileMetaDataset()
     # Explicit VR holds at most 64 kB in one ContourData, about two thousand points; implicit VR has no such limit.
-    data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    data.file_meta.ImplementationClassUID = stable_uid("gliodil")
-    data.file_meta.ImplementationVersionName = f"GLIODIL_{__version__}"[:16]
+    set_file_meta(data, ImplicitVRLittleEndian)
     return data
 
 
